@@ -21,6 +21,7 @@ from headstart.base.context import RunContext
 from headstart.base.errors import DataError, MissingPackage, PlaceError, SpecError
 from headstart.base.listener import Listener, Listeners
 from headstart.base.notebook import html_table, text_table
+from headstart.base.paths import user_path
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.checks import CheckPlan, Checks, good_rows, parts_of, with_parts
@@ -68,14 +69,19 @@ from headstart.reporting.page import write_report
 from headstart.reporting.run_files import RecordedRow
 from headstart.runs import tracking
 from headstart.runs.advise import advise as advise_on
-from headstart.runs.comparison import compare_runs, finished_runs
+from headstart.runs.comparison import (
+    compare_runs,
+    finished_runs,
+    judge_file,
+    judged_by_folds,
+)
 from headstart.runs.config import read_config
 from headstart.runs.demos import get_demo
 from headstart.runs.detections import judge_detections
 from headstart.runs.folder import RunRecord, free_folder, read_record
 from headstart.runs.forecast import Forecast, forecast
 from headstart.runs.job import AUTO, Job
-from headstart.runs.judging import judge
+from headstart.runs.judging import JudgedModel, judge
 from headstart.runs.rates import check_alone, find_rate
 from headstart.runs.recipes import get_recipe
 from headstart.runs.recorded import data_from, recorded_files
@@ -89,7 +95,7 @@ from headstart.runs.tuning_search import search_settings
 from headstart.serving.entry import prediction_server
 from headstart.serving.settings import ServeSpec
 from headstart.targets.plan import TargetPlan
-from headstart.targets.predictions import Predictions, read_predictions
+from headstart.targets.predictions import Predictions
 
 if TYPE_CHECKING:
     from headstart.models.rate_test import RateTest
@@ -111,6 +117,7 @@ _OF_RUNS = {
 }  # settings of a run, which `fit` does not take
 # Fields of Runtime for a saved model, which always runs on the CPU.
 _ON_CPU = {"threads", "decode_threads", "engine", "compute_precision"}
+_OF_MODELS = {"store", *_ON_CPU}  # arguments of `evaluate` that only a model reads
 
 
 # ------------------------------------------------------------ data
@@ -181,7 +188,7 @@ def index(
     """
     own = input_class(input)() if input else None
     request = IndexRequest(str(data), own, column, label, labelled=not unlabelled)
-    return write_index(request, Path(out).expanduser())
+    return write_index(request, user_path(out))
 
 
 @speaks_python
@@ -340,8 +347,8 @@ def search(
             checks=limits,
         )
         space = with_settings(TuningSpace(), settings)
-        return search_settings(rows, asked, space, job, Path(out), context)
-    place, plan = None if out is None else Path(out), with_settings(SearchPlan(), settings)
+        return search_settings(rows, asked, space, job, user_path(out), context)
+    place, plan = None if out is None else user_path(out), with_settings(SearchPlan(), settings)
     found = search_rows(rows, plan, context, checks=limits, out=place)
     tell_left_out(found.left_out, context.listener)
     return found
@@ -453,7 +460,7 @@ def train(
         return find_rate(rows, own, listener)
     if out is None:
         raise SpecError("Name the folder for the run: train(data, out).")
-    out = Path(out)
+    out = user_path(out)
     if dry_run:
         return forecast(rows, out, own, listener)
     if seeds != 1:
@@ -622,7 +629,7 @@ def _job(
             "recipe, config and job all say what to start from: give one of them, and settings."
         )
     if config is not None:
-        job = read_config(Path(config))
+        job = read_config(user_path(config))
     job = job or get_recipe(recipe or "default").job
     settings = dict(settings)
     if "augment" in settings and not isinstance(settings["augment"], str):
@@ -669,7 +676,7 @@ def demo(
 
     >>> hs.demo().evaluation.accuracy  # doctest: +SKIP
     """
-    folder = free_folder(Path("runs/demo")) if out is None else Path(out)
+    folder = free_folder(Path("runs/demo")) if out is None else user_path(out)
     chosen = get_demo(example)
     job = replace(chosen.job, store=as_store(store))
     return train_job(chosen.read(), folder, job, listener)
@@ -700,7 +707,7 @@ def save(model: Trained, folder: Where) -> Path:
     >>> hs.save(fitted, "bundle")  # doctest: +SKIP
     """
     try:
-        return save_bundle(loaded(model), folder).folder
+        return save_bundle(loaded(model), user_path(folder)).folder
     except FileExistsError as error:
         raise PlaceError(
             f"{folder} is there already: name another folder, or remove it."
@@ -858,40 +865,78 @@ def evaluate(
     row that the run was trained on. metrics: functions of labels and predictions, each (N,), as in
     `sklearn.metrics`, or a dict of them; labels of classes are texts. Their values are attributes
     with the functions' names. settings: `threads` and `decode_threads`, and for a file of
-    predictions `target`, the kind of target if it is not classes. For boxes, model may be a file
-    of detections (COCO's results, .json); data then has the true boxes. Raises DataError if no row
-    is left to evaluate on.
+    predictions `target`, the kind of target if it is not classes and no run is beside it, with
+    `ordered`, the grades from the lowest on. For boxes, model may be a file of detections (COCO's
+    results, .json); data then has the true boxes. Raises DataError if no row is left to evaluate
+    on, SpecError for a setting that nothing would read.
 
     >>> hs.evaluate("runs/flowers", "photos").accuracy  # doctest: +SKIP
     Estimate(0.931 [0.896, 0.955] n=290)
     """
-    check_known(settings, {"target", "voc_base"} | _ON_CPU)
-    if isinstance(model, str | Path) and Path(model).suffix == ".json" and Path(model).is_file():
-        return _of_detections(Path(model), data, part, metrics, settings)
-    context, target = _context(store, listener, settings), settings.get("target", "")
-    predictions, left_out = _given_predictions(model, data, target), tuple[LeftOut, ...]()
-    if predictions is not None:
-        evaluation = evaluate_predictions(predictions)
+    check_known(settings, {"target", "ordered", "voc_base"} | _ON_CPU)
+    plan, file = with_settings(TargetPlan(), settings), _file_of(model)
+    given = {
+        *settings,
+        *(["part"] if part != "auto" else []),
+        *(["store"] if store != USUAL else []),
+    }
+    if file is not None and file.suffix.lower() == ".json":
+        _refuse_idle(given & _OF_MODELS, "a model, and detections were made before")
+        return _of_detections(file, data, part, metrics, plan)
+    _refuse_idle(given & {"voc_base"}, "detections in a .json file")
+    if file is None:
+        _refuse_idle(given & {"target", "ordered"}, "a file of predictions; others know it")
+    if file is not None or isinstance(model, Predictions):
+        _refuse_idle(given & (_OF_MODELS | {"part"}), "a model, and predictions were made before")
+        judged = _judged_before(file or model, data, plan, as_listener(listener))
     else:
-        assert not isinstance(model, Predictions)
-        own_test = isinstance(model, FitResult) and model.splits and data is None
-        rows = model.splits.test if own_test else read_for(data, loaded(model).target)  # type: ignore[union-attr]
-        judged = judge(loaded(model), _record(model), rows, part, rows.origin, context)
-        predictions, evaluation = judged.predictions, judged.evaluation
-        left_out = judged.left_out
-        tell_left_out(left_out, context.listener)
-    named = _named_metrics(metrics, evaluation)
-    own = {name: own_metric(metric, predictions) for name, metric in named.items()}
-    return replace(evaluation, own=own, left_out=left_out)
+        judged = _judged_now(model, data, part, _context(store, listener, settings))
+    named, folds = _named_metrics(metrics, judged.evaluation), file and judged_by_folds(file)
+    own = {n: own_metric(m, judged.predictions, folds=bool(folds)) for n, m in named.items()}
+    return replace(judged.evaluation, own=own, left_out=judged.left_out)
+
+
+def _file_of(model: Trained | Predictions) -> Path | None:
+    """Return the file of answers that a model is given as; None for a model, or other answers."""
+    path = user_path(model) if isinstance(model, str | Path) else None
+    return path if path is not None and path.is_file() else None
+
+
+def _refuse_idle(settings: set[str], what: str) -> None:
+    """Raise SpecError for a setting that is given and is for something else."""
+    if settings:
+        raise SpecError(f"{min(settings)} is for {what}: leave it out.")
+
+
+def _judged_before(answers: Any, data: Any, plan: TargetPlan, listener: Listener) -> JudgedModel:
+    """Return the evaluation of predictions, or of a file of them."""
+    if data is not None:
+        raise SpecError("Predictions know their labels: evaluate them without data.")
+    if isinstance(answers, Path):
+        predictions, evaluation = judge_file(answers, plan, listener)
+        return JudgedModel(evaluation, predictions, ())
+    if not answers.known.any():
+        raise DataError("There is nothing to judge by: no row of the predictions has a label.")
+    return JudgedModel(evaluate_predictions(answers), answers, ())
+
+
+def _judged_now(model: Trained, data: Any, part: Part, context: RunContext) -> JudgedModel:
+    """Return the evaluation of a model on labelled data, by default the test rows of `fit`."""
+    if data is None and not (isinstance(model, FitResult) and model.splits):
+        raise SpecError("A model is judged on labelled data: evaluate(model, data).")
+    own_test = isinstance(model, FitResult) and model.splits and data is None
+    rows = model.splits.test if own_test else read_for(data, loaded(model).target)  # type: ignore[union-attr]
+    judged = judge(loaded(model), _record(model), rows, part, rows.origin, context)
+    tell_left_out(judged.left_out, context.listener)
+    return judged
 
 
 def _of_detections(
-    results: Path, data: Any, part: Part, metrics: Any, settings: dict[str, Any]
+    results: Path, data: Any, part: Part, metrics: Any, plan: TargetPlan
 ) -> Evaluation:
     if metrics:
         raise SpecError("Own metrics are of one answer per row, and boxes have many: name none.")
-    plan = with_settings(TargetPlan(), settings)
-    return judge_detections(results, None if data is None else Path(data), part, plan)
+    return judge_detections(results, None if data is None else user_path(data), part, plan)
 
 
 def _named_metrics(
@@ -919,7 +964,7 @@ def _record(model: Trained) -> RunRecord | None:
     if isinstance(model, Run):
         return read_record(model.folder)
     if isinstance(model, str | Path):
-        return read_record(Path(model))
+        return read_record(run_folder(model))
     if not isinstance(model, FitResult) or model.splits is None:
         return None
     parts = {part: getattr(model.splits, part) for part in PARTS}
@@ -931,37 +976,27 @@ def _record(model: Trained) -> RunRecord | None:
     return RunRecord("", rows) if rows else None
 
 
-def _given_predictions(model: Trained | Predictions, data: Any, target: str) -> Predictions | None:
-    """Return `model` if it is predictions, read from a file if need be; None if it is a model."""
-    if isinstance(model, str | Path) and Path(model).is_file():
-        model = read_predictions(Path(model), target)
-    elif target:
-        raise SpecError("target is for a file of predictions; others know it: leave it out.")
-    if isinstance(model, Predictions):
-        if data is not None:
-            raise SpecError("Predictions know their labels: evaluate them without data.")
-        if not model.known.any():
-            raise DataError("There is nothing to judge by: no row of the predictions has a label.")
-        return model
-    if data is None and not (isinstance(model, FitResult) and model.splits):
-        raise SpecError("A model is judged on labelled data: evaluate(model, data).")
-    return None
-
-
 @speaks_python
-def compare(*runs: Where | Run, target: str = "", listener: Listener | None = None) -> Comparisons:
+def compare(
+    *runs: Where | Run,
+    target: str = "",
+    ordered: str | Sequence[str] = "",
+    listener: Listener | None = None,
+) -> Comparisons:
     """Compare finished runs, or files of predictions, with the first, on the same test rows.
 
-    target: what the files predict, such as "number"; "" leaves it to their columns. Folders without
-    a finished run are left out, and reported to the listener. Raises SpecError for fewer than two
-    runs, Mismatch if their rows, labels or classes differ.
+    target: what the files predict, such as "number"; "" leaves it to their columns. ordered: of
+    grades, the lowest first. Folders without a finished run are left out, and reported to the
+    listener. Raises SpecError for fewer than two runs, Mismatch if their rows, labels or classes
+    differ.
 
     >>> hs.compare("runs/a", "runs/b")  # doctest: +SKIP
     """
     given = runs[0] if len(runs) == 1 and isinstance(runs[0], list | tuple) else runs
     kept, left_out = finished_runs([run_folder(run) for run in given])
     tell_left_out(left_out, as_listener(listener))
-    return compare_runs(kept, target)
+    names = ordered if isinstance(ordered, str) else ",".join(ordered)
+    return compare_runs(kept, target, names)
 
 
 @speaks_python
@@ -982,7 +1017,7 @@ def report(
     folder = run_folder(run)
     if not folder.exists():
         raise DataError(f"There is no run {folder}. Check the path.")
-    files = recorded_files(folder, None if data is None else Path(data), listener)
+    files = recorded_files(folder, None if data is None else user_path(data), listener)
     return write_report(folder, files, language)
 
 

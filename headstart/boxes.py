@@ -18,11 +18,11 @@ from headstart.explaining.boxes.explaining import KnownBoxes, class_number, try_
 from headstart.explaining.boxes.explanation import BoxExplanation
 from headstart.explaining.boxes.opened import OpenedDetector
 from headstart.heads.head import Floats
+from headstart.in_python import run_folder
 from headstart.models.bundle import load_bundle
 from headstart.models.model import Model
 from headstart.models.results import FitResult
 from headstart.runs.recorded import part_of, recorded_data
-from headstart.runs.run import Run
 
 KNOWN = 400  # training pictures whose boxes are compared: each is run once
 
@@ -44,7 +44,7 @@ class BoxExplainer(Explainer[BoxExplanation]):
         if isinstance(given, Model):
             opened = OpenedDetector.of(given)
             return cls(given, None, name or "the model", asked, listener, opened)
-        folder = given.folder if isinstance(given, Run) else Path(given)
+        folder = run_folder(given)
         run = folder if (folder / "model").is_dir() else None
         model = load_bundle(folder / "model" if run else folder).model
         opened = OpenedDetector.of(model)

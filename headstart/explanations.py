@@ -7,12 +7,13 @@ from typing import Any
 from headstart.backbones.backbone import card_from_plain
 from headstart.base.errors import HeadstartError
 from headstart.base.listener import Listener
+from headstart.base.paths import user_path
 from headstart.base.runtime import Device
 from headstart.base.store import USUAL, Store
 from headstart.base.values import read_json
 from headstart.data.dataset import Dataset
 from headstart.explainer import BEST, AnyFiles, AnyModel, Asked, Explainer, Results, all_of
-from headstart.in_python import as_listener, as_store, speaks_python, tell_left_out
+from headstart.in_python import as_listener, as_store, run_folder, speaks_python, tell_left_out
 from headstart.modalities.reading import find
 from headstart.modalities.sources import load_backbone
 from headstart.models.model import Model
@@ -59,10 +60,10 @@ def explain(
     >>> why.save("why.png")  # doctest: +SKIP
     """
     listener = as_listener(listener)
-    place = None if data is None else Path(data)
+    place = None if data is None else user_path(data)
     asked = Asked(class_name, method, place, as_store(store), device)
     explainer = explainer_of(model, asked, listener)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else user_path(out)
     if files is None:
         return all_of(explainer.of_run(folder), "explain", listener, (), explainer.noun)
     rows, left_out = (
@@ -76,7 +77,7 @@ def explainer_of(
     given: AnyModel, asked: Asked, listener: Listener, name: str = ""
 ) -> Explainer[Any]:
     """Return the explainer for a model's kind of input. name: for messages, by default its own."""
-    if isinstance(given, str) and ":" in given and not Path(given).exists():
+    if isinstance(given, str) and ":" in given and not user_path(given).exists():
         given = load_backbone(given)
     module, maker = MAKERS.get(_kind_of(given), MAKERS["image"])  # which refuses other kinds
     found: Explainer[Any] = getattr(import_module(module), maker).open(given, asked, listener, name)
@@ -91,7 +92,7 @@ def _kind_of(given: AnyModel) -> str:
         given = given.backbone  # type: ignore[assignment]
     if not isinstance(given, str | Path | Run):
         return given.card.input.kind  # type: ignore[union-attr]
-    folder = given.folder if isinstance(given, Run) else Path(given)
+    folder = run_folder(given)
     path = folder / "model" / "card.json"
     try:
         return card_from_plain(

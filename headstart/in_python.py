@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from headstart.base.errors import HeadstartError, SpecError
 from headstart.base.listener import Listener
+from headstart.base.paths import user_path
 from headstart.base.store import Store
 from headstart.data.dataset import LeftOut
 from headstart.runs.run import Run
@@ -58,7 +59,7 @@ def run_folder(run: str | Path | Run) -> Path:
         return run.folder
     if not isinstance(run, str | Path):
         raise SpecError(f"Name the folder of a run; got a {type(run).__name__}.")
-    return Path(run).expanduser()
+    return user_path(run)
 
 
 def as_store(store: Store | str | Path | None) -> Any:

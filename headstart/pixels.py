@@ -32,6 +32,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.inputs import fetched
 from headstart.base.atomic import check_folder, write_bytes, write_json
 from headstart.base.listener import Listener
+from headstart.base.paths import user_path
 from headstart.base.runtime import Device, Runtime
 from headstart.base.store import USUAL, Store
 from headstart.data.dataset import Dataset, LeftOut
@@ -127,15 +128,16 @@ def ideal(
     plan = _with(IdealPlan(), settings)
     grad_model = open_model(model, "headstart ideal draws", device=device).grad_model
     number = grad_model.number(class_name)
-    check_ideal_names(_path(out), _path(film))
-    check_new_files([Path(path) for path in (out, film) if path])
-    begin = None if start is None else decoded(Path(start))
+    still, moving = _path(out), _path(film)
+    check_ideal_names(still, moving)
+    check_new_files([path for path in (still, moving) if path])
+    begin = None if start is None else decoded(user_path(start))
     seen = list(ascent(grad_model, number, class_name, plan, begin, as_listener(listener)))
     best = surest(seen)
-    if out:
-        best.save(out)
-    if film:
-        write_film(Path(film), [*(each.picture for each in seen), best.picture])
+    if still:
+        best.save(still)
+    if moving:
+        write_film(moving, [*(each.picture for each in seen), best.picture])
     return best
 
 
@@ -242,11 +244,11 @@ def draw_views(
     if not augment.active:
         raise SpecError("No change was asked for: add --flip horizontal, --rotation 0.1, ….")
     if out:
-        refuse_taken([Path(out)])
-        check_folder(Path(out).parent)
+        refuse_taken([out])
+        check_folder(out.parent)
     grid = picture_grid(_encoded(file), augment, size=size, seed=seed)
     if out:
-        write_bytes(Path(out), png(grid))
+        write_bytes(out, png(grid))
     return cells_of(grid)
 
 
@@ -278,11 +280,11 @@ def open_model(
         given = given.model
     if isinstance(given, Model):
         return OpenedModel(of(given), "the model", given)
-    if isinstance(given, str) and ":" in given and not Path(given).exists():
+    if isinstance(given, str) and ":" in given and not user_path(given).exists():
         given = load_backbone(given)
     if isinstance(given, Backbone):
         return OpenedModel(source_grad_model(given, does, place), given.card.name)
-    folder = given.folder if isinstance(given, Run) else Path(given)
+    folder = run_folder(given)
     run = folder if (folder / "model").is_dir() else None
     model = load_bundle(folder / "model" if run else folder).model
     return OpenedModel(of(model), str(folder), model, run)
@@ -377,7 +379,7 @@ def check_new_files(files: Sequence[Path]) -> None:
 
 def _encoded(file: Any) -> Path | bytes:
     """Return a path, or the file of a picture in memory."""
-    return Path(file) if isinstance(file, str | Path) else ImageInput().encode(file)
+    return user_path(file) if isinstance(file, str | Path) else ImageInput().encode(file)
 
 
 def decoded(path: Path) -> Pixels:
@@ -534,4 +536,4 @@ def _with(spec: T, settings: Mapping[str, Any], *, without: str = "") -> T:
 
 
 def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
+    return None if given is None else user_path(given)

@@ -8,6 +8,7 @@ from headstart.api import Trained, loaded
 from headstart.base.context import RunContext
 from headstart.base.errors import PlaceError, SpecError
 from headstart.base.listener import Listener
+from headstart.base.paths import user_path
 from headstart.base.runtime import Runtime, cores
 from headstart.base.store import USUAL, Store
 from headstart.exporting.plan import Exported, ExportPlan, Verified
@@ -49,9 +50,9 @@ def export(
     check_known(settings, {f.name for f in fields(ExportPlan)} | {"threads", "decode_threads"})
     plan, runtime = with_settings(ExportPlan(), settings), with_settings(Runtime(), settings)
     context = RunContext(as_store(store), runtime.resolved(), as_listener(listener))
-    own = loaded(model)
+    own, folder = loaded(model), user_path(out)
     try:
-        return export_model(own, plan, Path(out), _rows(model, own, data, plan, context), context)
+        return export_model(own, plan, folder, _rows(model, own, data, plan, context), context)
     except FileExistsError as error:
         raise PlaceError(f"{out} is there already: name another folder.") from error
 
@@ -70,7 +71,7 @@ def verify(folder: Where, *, threads: int = 0) -> Verified:
 
     if threads < 0:
         raise SpecError(f"threads is a number of threads, or 0 for all cores; got {threads}.")
-    return verify_export(Path(folder).expanduser(), threads or cores())
+    return verify_export(user_path(folder), threads or cores())
 
 
 def _rows(
@@ -83,5 +84,5 @@ def _rows(
     if splits is not None and data is None:
         head = read_config(given.folder).recipe.head if isinstance(given, Run) else None
         return rows_of(model, splits, head)
-    folder = Path(given).expanduser() if isinstance(given, str | Path) else None
+    folder = user_path(given) if isinstance(given, str | Path) else None
     return export_rows(model, folder, data, plan.narrow, context)

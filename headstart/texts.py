@@ -27,10 +27,10 @@ from headstart.explaining.tokens.explaining import (
 from headstart.explaining.tokens.explanation import TextExplanation, files_of
 from headstart.explaining.tokens.text_model import TextGradModel, text_model_of
 from headstart.heads.head import Floats
+from headstart.in_python import run_folder
 from headstart.models.bundle import load_bundle
 from headstart.models.model import Model
 from headstart.models.results import FitResult
-from headstart.runs.run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class TextExplainer(Explainer[TextExplanation]):
             given = given.model
         if isinstance(given, Model):
             return cls(given, None, name or "the model", asked, listener)
-        folder = given.folder if isinstance(given, Run) else Path(given)
+        folder = run_folder(given)
         run = folder if (folder / "model").is_dir() else None
         model = load_bundle(folder / "model" if run else folder).model
         return cls(model, run, name or str(folder), asked, listener)

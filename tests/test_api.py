@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from PIL import Image
 from torch import nn
 
 import headstart as hs
+from headstart.base.paths import user_path
 from headstart.errors import DataError, PlaceError, SpecError, UnknownName
 from headstart.specs import Augment
+from headstart.targets.predictions import write_csv
 
 TINY: dict[str, Any] = {"backbone": "tiny:32", "store": None}
 
@@ -294,6 +297,20 @@ def test_a_fitted_model_is_judged_by_its_own_test_rows(photos: Path, fitted: Any
     assert hs.evaluate(fitted.model, photos).n == 40  # nothing tells what it learned from
 
 
+def test_the_parts_of_other_data_in_memory_count(photos: Path) -> None:
+    """Data in memory has no place by which it would be that of the model; its rows tell."""
+    rng, labels = np.random.default_rng(5), ["dark", "bright"] * 20
+    levels = np.array([60, 190] * 20)[:, None, None, None]
+    x = (levels + rng.normal(0, 30, (40, 20, 24, 3))).clip(0, 255).astype(np.uint8)
+    own: Any = hs.fit((x, labels), strategy="extract", **TINY)
+    other = [(str(example.source), example.label) for example in hs.read(photos)]
+    rows = replace(hs.read(other), parts=("train",) * 30 + ("test",) * 10, origin="")
+    assert hs.evaluate(own, rows, store=None).n == 10
+    for part, there in (("auto", own.splits.test), ("train", own.splits.train)):
+        result = hs.evaluate(own, (x, labels), part=part, store=None)  # type: ignore[arg-type]
+        assert (result.n, result.left_out) == (len(there), ())
+
+
 def test_rows_that_do_not_count_are_named(photos: Path, fitted: Any) -> None:
     rows = [(str(photos / "dark/00.png"), "dark"), (np.zeros((9, 9, 3), np.uint8), "cat")]
     result = hs.evaluate(fitted.model, rows, store=None)
@@ -331,6 +348,35 @@ def test_other_metrics_are_refused(metrics: Any, says: str, fitted: Any) -> None
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"part": "val"}, "part is for a model, and predictions were made before: leave it out"),
+        ({"store": None}, "store is for a model"),
+        ({"threads": 1}, "threads is for a model"),
+        ({"voc_base": 0}, "voc_base is for detections in a .json file: leave it out"),
+        ({"target": "class"}, "target is for a file of predictions"),
+        ({"ordered": "a,b"}, "ordered is for a file of predictions"),
+    ],
+    ids=str,
+)
+def test_settings_of_evaluate_that_nothing_would_read_are_refused(
+    settings: dict[str, Any], says: str, fitted: Any, photos: Path, tmp_path: Path
+) -> None:
+    (name,) = settings
+    said = fitted.model.predict(fitted.splits.test, store=None)
+    with pytest.raises(SpecError, match=says):
+        hs.evaluate(said, **settings)
+    if name in ("voc_base", "target", "ordered"):
+        with pytest.raises(SpecError, match=says):
+            hs.evaluate(fitted, photos, **settings)
+    else:
+        write_csv(said, tmp_path / "said.csv")
+        with pytest.raises(SpecError, match=says):
+            hs.evaluate(tmp_path / "said.csv", **settings)
+        assert hs.evaluate(tmp_path / "said.csv", target="class").n == len(said)
+
+
 # ------------------------------------------------------------ runs
 @pytest.mark.long
 def test_a_run_is_opened_by_itself_or_its_folder(run: hs.Run, photos: Path, tmp_path: Path) -> None:
@@ -344,6 +390,26 @@ def test_a_run_is_opened_by_itself_or_its_folder(run: hs.Run, photos: Path, tmp_
     assert hs.save(run, tmp_path / "bundle") == tmp_path / "bundle"
     with pytest.raises(PlaceError, match="is there already"):
         hs.save(run, tmp_path / "bundle")
+
+
+def test_a_path_in_the_home_folder_may_begin_with_a_tilde(
+    run: hs.Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written into a folder that is called ~, and rows of a run are known as its own."""
+    home = run.folder.parent
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    own: dict[str, Any] = {"store": "~/store", "backbone": "tiny:32", "strategy": "extract"}
+    assert hs.evaluate("~/run", photos, store="~/store").n == run.evaluation.n
+    assert hs.evaluate("~/run/predictions.csv").n == run.evaluation.n
+    assert hs.save("~/run", "~/bundle") == home / "bundle"
+    assert hs.export("~/run", "~/export", store="~/store").folder == home / "export"
+    assert hs.train(photos, "~/again", insights="none", **own).folder == home / "again"
+    hs.views(photos / "dark/00.png", out="~/views.png", flip="horizontal", size=32)
+    hs.explain("~/run", photos / "dark/00.png", out="~/why", method="places", store=None)
+    assert {"bundle", "export", "again", "views.png", "why"} <= {p.name for p in home.iterdir()}
+    assert list(tmp_path.iterdir()) == []
+    assert str(user_path("~no-such-user/x")) == "~no-such-user/x"
 
 
 @pytest.mark.parametrize(

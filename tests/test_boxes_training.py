@@ -23,6 +23,7 @@ from headstart.backbones.views import Views
 from headstart.base.errors import HeadstartError, SpecError
 from headstart.base.listener import Listener
 from headstart.cli.main import main
+from headstart.evaluation.evaluation import evaluate
 from headstart.explaining.boxes.occlusion import occlusion
 from headstart.features.engines import OnnxEngine
 from headstart.features.extract import FeatureTable
@@ -210,8 +211,36 @@ def test_boxes_are_predicted_without_pytorch(run: Any, data: Path, tmp_path: Pat
     assert lines[0] == "path,label,score,xmin,ymin,xmax,ymax,error"
     assert len(lines) == 1 + sum(len(one["found"]) for one in plain)
     results = json.loads((tmp_path / "found.json").read_text())
-    assert {one["image_id"] for one in results} <= {p.name for p in pictures}
+    assert {one["image_id"] for one in results} <= set(map(str, pictures))
     assert hs.evaluate(run.folder, data).metrics == run.evaluation.metrics
+
+
+def test_figures_of_a_run_on_boxes_draw_whole_groups(run: Any) -> None:
+    test = run.splits.test
+    groups = tuple("ab"[i % 2] for i in range(len(test)))
+    found = hs.evaluate(run, replace(test, groups=groups), store=None).metrics["AP"]
+    said = run.model.predict(test, store=None)
+    drawn, alone = (evaluate(said, groups=g).metrics["AP"] for g in (groups, ()))
+    assert found == drawn != alone
+
+
+@pytest.mark.long
+def test_a_run_of_boxes_in_groups_is_judged_by_drawing_groups(
+    data: Path, store: Path, tmp_path: Path
+) -> None:
+    plain = json.loads((data / "instances.json").read_text())
+    rows = ["path,label,xmin,ymin,xmax,ymax,group"]
+    for one in plain["annotations"]:
+        x, y, w, h = one["bbox"]
+        i, name = one["image_id"], tuple(COLOURS)[one["category_id"] - 1]
+        rows.append(f"{data}/images/p{i:02}.png,{name},{x},{y},{x + w},{y + h},{i // 4}")
+    (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    run = hs.train(tmp_path / "boxes.csv", tmp_path / "run", store=store, **SETTINGS)
+    said = run.model.predict(run.splits.test, store=None)
+    groups = run.splits.groups_of(said.ids)
+    assert len(set(groups)) < len(groups)
+    assert run.evaluation.metrics == evaluate(said, groups=groups).metrics
+    assert run.evaluation.metrics != evaluate(said).metrics
 
 
 def test_predicted_boxes_are_in_upright_pixels(run: Any, data: Path, tmp_path: Path) -> None:

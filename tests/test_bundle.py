@@ -26,6 +26,7 @@ from headstart.heads.linear import LinearHead
 from headstart.heads.nearest import NearestHead
 from headstart.models import bundle_files as bundles
 from headstart.models.bundle import load_bundle, save
+from headstart.models.bundle_facts import check_weights
 from headstart.models.distance import Seen
 from headstart.models.fitting import fit
 from headstart.models.fitting_limits import with_limits
@@ -244,6 +245,15 @@ def test_what_json_has_not_is_refused_before_anything_is_written(
 def test_a_limit_that_is_no_number_is_refused(name: str) -> None:
     with pytest.raises(Mismatch, match=f"{name}=nan"):
         Limits(**{name: float("nan")})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -np.inf])
+def test_the_limits_of_labels_in_a_bundle_are_numbers_or_endless(wrong: float) -> None:
+    check_weights({}, (), {"limits.miss": np.array([0.1, np.inf])})
+    with pytest.raises(Mismatch, match="finite numbers; 'limits.miss' holds others"):
+        check_weights({}, (), {"limits.miss": np.array([0.1, np.inf, wrong])})
+    with pytest.raises(Mismatch, match="finite numbers; 'head.weight' holds others"):
+        check_weights({}, (), {"head.weight": np.array([0.1, np.inf])})
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf")])

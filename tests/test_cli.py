@@ -430,6 +430,23 @@ def test_predictions_made_elsewhere_are_judged(
     assert "knows its labels" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["--part val", "--sha256 0", "--store s", "--reread", "--threads 1", "--engine onnxruntime"],
+)
+@pytest.mark.parametrize("name", ["said.csv", "said.json"])
+def test_flags_of_a_model_are_refused_for_answers_made_before(
+    words: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for the part of the data that detections are judged by."""
+    (tmp_path / name).write_text("path,label,predicted\n1,a,a\n" if name == "said.csv" else "[]")
+    assert main(["evaluate", str(tmp_path / name), *words.split()]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    own = name == "said.json" and words == "--part val"
+    assert (f"{words.split()[0]} is for a model, and" in told) is not own
+    assert ("name the DATA with the boxes" in told) is own
+
+
 def test_runs_are_compared(
     shapes: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,10 +1,12 @@
 """Runs are compared row for row, and nothing else is."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import headstart as hs
 from headstart.base.atomic import write_json
 from headstart.base.errors import DataError, Mismatch, SpecError
 from headstart.cli.main import main
@@ -114,6 +116,33 @@ def test_intervals_of_cross_validated_runs_are_wider(
     for runs, told in ((plain, False), (folds, True)):
         assert main(["compare", *map(str, runs)]) == 0
         assert ("1.25 times as wide" in capsys.readouterr().out) is told
+
+
+def test_a_file_of_a_cross_validated_run_is_judged_as_the_run_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, _ = discordant(2, 9, same=29)
+    file = by_folds(run(tmp_path, "a", said), said) / "predictions.csv"
+    narrow = evaluate(said).metrics["accuracy"]
+    wide = hs.evaluate(file, metrics={"cats": lambda y, answers: (answers == "cat").mean()})
+    assert narrow is not None
+    assert wide.accuracy.value - wide.accuracy.low == pytest.approx(
+        1.25 * (narrow.value - narrow.low)
+    )
+    alone = hs.evaluate(said, metrics={"cats": lambda y, answers: (answers == "cat").mean()})
+    assert wide.cats.high - wide.cats.low == pytest.approx(
+        1.25 * (alone.cats.high - alone.cats.low)
+    )
+    assert main(["evaluate", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"]["low"] == wide.accuracy.low
+
+
+def test_python_knows_from_the_run_beside_a_file_what_it_predicts(tmp_path: Path) -> None:
+    y, ids = np.arange(30.0), tuple(map(str, range(30)))
+    values = {"value": (y + 1).astype(np.float32)}
+    said = Predictions(ids, values, y, NumberTarget().fitted(y))
+    folder = by_folds(run(tmp_path, "a", said), said)
+    assert float(hs.evaluate(folder / "predictions.csv").mae) == 1.0
 
 
 def test_gains_of_cross_validated_runs_of_numbers_are_wider(tmp_path: Path) -> None:

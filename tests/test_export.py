@@ -20,11 +20,16 @@ import headstart as hs
 from headstart.backbones.freezing import as_frozen
 from headstart.backbones.frozen import Frozen
 from headstart.backbones.session import open_session
+from headstart.base.context import RunContext
 from headstart.base.errors import BundleError, Mismatch, PlaceError, SpecError
+from headstart.base.listener import Listener
 from headstart.base.onnx_nodes import Nodes
+from headstart.base.runtime import Runtime
 from headstart.cli.main import main
 from headstart.exporting import export as exporting
 from headstart.exporting.assembling import assembled
+from headstart.exporting.plan import ExportPlan
+from headstart.features.extract import extract
 from headstart.heads.linear import LinearHead
 from headstart.heads.mlp import MlpHead
 from headstart.heads.module import ModuleHead
@@ -32,10 +37,12 @@ from headstart.heads.nearest import NearestHead, NeighbourMeanHead, unit
 from headstart.modalities.images.averaged import AveragedViews
 from headstart.modalities.images.inputs import ImageInput
 from headstart.modalities.images.letterbox import LetterboxInput
+from headstart.modalities.reading import find
 from headstart.modalities.text.packaged import load_shipped
 from headstart.models.distance import Seen
 from headstart.models.golden import KnownAnswer, check_known, pack_known, unpack_known
 from headstart.models.limits import Limits
+from headstart.runs.export_rows import rows_of
 from headstart.targets.classes import ClassTarget
 from headstart.targets.grades import GradesTarget
 from headstart.targets.labels import LabelsTarget
@@ -427,6 +434,33 @@ def test_too_many_changed_answers_are_refused(
         hs.export(run, tmp_path / "out", precision=precision, store=None)
     made = hs.export(run, tmp_path / "out", precision=precision, max_changed=0.05, store=None)
     assert made.changed == 0.03
+
+
+def test_an_answer_that_becomes_unknown_is_a_changed_one(network: Frozen) -> None:
+    rows = find([picture(24, 24) for _ in range(4)])[0]
+    model, table = model_of(network, "classes"), extract(network, rows, store=None)
+    doubting = replace(model, limits=replace(model.limits, far=0.0))
+    trusting = replace(model, limits=replace(model.limits, far=2.0))
+    assert exporting.changed_share(trusting, trusting, table, table) == 0
+    assert exporting.changed_share(doubting, doubting, table, table) == 0
+    assert exporting.changed_share(trusting, doubting, table, table) == 1
+
+
+@pytest.mark.parametrize("refitted", [False, True])
+def test_the_limit_of_distance_of_int8_is_beyond_as_many_rows(refitted: bool, run: hs.Run) -> None:
+    """And as many rows are remembered, whether or not validation is among them."""
+    splits, context = run.splits, RunContext(None, Runtime().resolved(), Listener())
+    learned = splits.train_val if refitted else splits.train
+    seen = Seen.of(extract(run.model.backbone, learned, store=None).x)
+    val = extract(run.model.backbone, splits.val, store=None)
+    far = float(np.sort(seen.distance(val.x))[len(val) // 2])
+    model = replace(run.model, limits=replace(run.model.limits, seen=seen, far=far))
+    plan = ExportPlan(precision="int8", max_changed=1.0)
+    made = exporting.narrowed(model, plan, rows_of(model, splits), context).model
+    assert made.limits.seen is not None
+    assert len(made.limits.seen.rows) == len(learned)
+    narrow = extract(made.backbone, splits.val, store=None)
+    assert (made.limits.distance(narrow.x) > made.limits.far).sum() == len(val) - len(val) // 2 - 1
 
 
 def test_openvino_is_given_prepared_pictures(run: hs.Run, tmp_path: Path) -> None:

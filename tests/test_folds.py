@@ -32,7 +32,9 @@ from headstart.runs import run as runs
 from headstart.runs.seeds import train_seeds
 from headstart.runs.stages import RunState, prepared
 from headstart.specs import Augment, FeatureExtraction, FineTune, Job, LinearSpec
-from headstart.targets.predictions import read_predictions
+from headstart.targets.numbers import NumberTarget
+from headstart.targets.predictions import Predictions, read_predictions
+from headstart.targets.target import UNIT
 
 
 @pytest.fixture
@@ -106,11 +108,34 @@ def test_copies_are_held_out_together_and_judged_once(shapes: Path, job: Job) ->
 
 
 def test_wider_intervals_stay_within_their_range() -> None:
-    wide = Estimate(0.9, 0.8, 0.99, 20).widened(1.2)
+    wide = Estimate(0.9, 0.8, 0.99, 20).widened(1.2, UNIT)
     assert (wide.value, wide.n) == (0.9, 20)
     assert (wide.low, wide.high) == pytest.approx((0.78, 1.0))
     assert Estimate(2.0, 1.0, 3.0, 20).widened(1.2).high == pytest.approx(3.2)
-    assert str(Estimate(2.0, np.nan, np.nan, 20).widened(1.2)) == "2.000 n=20"
+    assert str(Estimate(2.0, np.nan, np.nan, 20).widened(1.2, UNIT)) == "2.000 n=20"
+
+
+def test_wider_intervals_end_where_the_figure_does_and_not_before() -> None:
+    """A log loss may exceed 1 and R² be below 0; neither can a log loss be, nor a rank above 1."""
+    rng, ids = np.random.default_rng(0), tuple(map(str, range(30)))
+    y = rng.normal(size=30)
+    numbers = Predictions(ids, {"value": (y + rng.normal(size=30)).astype("f4")}, y, NumberTarget())
+    scores = rng.dirichlet((1, 1, 1), 30).astype(np.float32)
+    classes = Predictions(ids, scores, rng.integers(0, 3, 30), ("a", "b", "c"))
+    nearly = Predictions(
+        ids, {"value": (y + rng.normal(0, 0.02, 30)).astype("f4")}, y, NumberTarget()
+    )
+    for said, name, (least, most) in (
+        (numbers, "r2", (-np.inf, 1)),
+        (classes, "log_loss", (0, np.inf)),
+        (nearly, "spearman", (-1, 1)),
+        (nearly, "mae", (0, np.inf)),
+    ):
+        one, wide = (evaluate(said, folds=folds).metrics[name] for folds in (False, True))
+        assert one is not None
+        assert wide is not None
+        assert wide.low == pytest.approx(max(least, one.value + 1.25 * (one.low - one.value)))
+        assert wide.high == pytest.approx(min(most, one.value + 1.25 * (one.high - one.value)))
 
 
 # ------------------------------------------------------------ the run
@@ -128,9 +153,8 @@ def test_a_cross_validated_run_fills_its_folder(shapes: Path, tmp_path: Path, jo
     said_alone = evaluate(read_predictions(run.folder / "predictions.csv"))
     for end in ("low", "high"):  # the models of the folds share training rows
         value, there = plain["test"]["log_loss"]["value"], plain["test"]["log_loss"][end]
-        assert there - value == pytest.approx(
-            1.25 * (getattr(said_alone.log_loss, end) - value), rel=1e-3
-        ) or there in (0, 1)
+        wide = value + 1.25 * (getattr(said_alone.log_loss, end) - value)
+        assert there == pytest.approx(max(0, wide), rel=1e-3)
     each = [fold["metrics"]["accuracy"]["value"] for fold in plain["folds"]]
     assert np.mean(each) == pytest.approx(plain["test"]["accuracy"]["value"])
     assert json.loads((run.folder / "recipe.json").read_text())["folds"] == 3

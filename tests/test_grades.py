@@ -1,5 +1,6 @@
 """Grades: their order, metrics, loss and sets."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import torch
 from sklearn import metrics as theirs
 from test_targets import manifest
 
+import headstart as hs
 from headstart.base.errors import DataError, SpecError
+from headstart.cli.main import main
 from headstart.data.dataset import Dataset
 from headstart.modalities.reading import read
 from headstart.models.limits import Judged, TrustPlan, find_limits
 from headstart.targets.grade_metrics import median_grades, reach
 from headstart.targets.grades import GradesTarget
+from headstart.targets.predictions import read_predictions, write_csv
 
 THREE = GradesTarget(("low", "middle", "high"))
 
@@ -142,6 +146,73 @@ def test_an_order_of_other_names_is_refused(
 ) -> None:
     with pytest.raises(error, match=why):
         read_grades(tmp_path, "high", "low", "middle", target="grades", ordered=ordered)
+
+
+# ---------------------------------------------------------------- files of predictions
+HEADER = "path,label,predicted,score:low,score:middle,score:high"
+
+
+def graded(folder: Path, header: str, *rows: str) -> Path:
+    (folder / "p.csv").write_text("\n".join([header, *rows]))
+    return folder / "p.csv"
+
+
+def test_the_grade_that_a_file_predicts_counts_and_not_the_median_of_its_scores(
+    tmp_path: Path,
+) -> None:
+    file = graded(tmp_path, HEADER, "x,low,low,0.4,0.25,0.35", "y,high,high,0,0,1")
+    found = hs.evaluate(file, target="grades")
+    assert (float(found.accuracy), found.per_grade["low"].recall.value) == (1.0, 1.0)
+    read = read_predictions(file, "grades")
+    assert read.names == ("low", "high")
+    write_csv(read, tmp_path / "again.csv")
+    assert read_predictions(tmp_path / "again.csv", "grades").names == ("low", "high")
+    without = graded(tmp_path, HEADER.replace("predicted,", ""), "x,low,0.4,0.25,0.35")
+    assert read_predictions(without, "grades").names == ("middle",)
+
+
+def test_an_order_of_grades_replaces_that_of_the_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng, names = np.random.default_rng(0), ("high", "low", "middle")  # as sorted by name
+    rows = [
+        f"{i},{names[rng.integers(3)]},{a},{b},{1 - a - b}"
+        for i, (a, b) in enumerate(rng.integers(0, 5, (40, 2)) / 8)
+    ]
+    file = graded(tmp_path, "path,label," + ",".join(f"score:{n}" for n in names), *rows)
+    straight = hs.evaluate(file, target="grades", ordered=("low", "middle", "high"))
+    assert straight.target.names == ("low", "middle", "high")  # type: ignore[attr-defined]
+    other = hs.evaluate(file, target="grades")
+    assert float(straight.quadratic_kappa) != float(other.quadratic_kappa)
+    words = [str(file), "--target", "grades"]
+    assert main(["evaluate", *words]) == 0
+    assert "high < low < middle, as the columns stand" in capsys.readouterr().err
+    assert main(["evaluate", *words, "--ordered", "low,middle,high", "--json"]) == 0
+    kappa = json.loads(capsys.readouterr().out)["quadratic_kappa"]["value"]
+    assert kappa == float(straight.quadratic_kappa)
+    assert main(["compare", *words, str(file), "--ordered", "low,middle,high", "--json"]) == 0
+    first, _ = json.loads(capsys.readouterr().out)
+    assert first["metrics"]["quadratic_kappa"]["value"] == kappa
+    both = hs.compare(file, file, ordered=["low", "middle", "high"])
+    assert both[0].metrics["quadratic_kappa"].value == kappa
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "why"),
+    [
+        ("path,label,predicted", "x,low,low", "a column score:NAME for each of them"),
+        (HEADER, "x,low,,0.4,0.25,0.35", "names a grade in each row; row 1 is empty"),
+        (HEADER, "x,low,lowest,0.4,0.25,0.35", "no grade named 'lowest'"),
+    ],
+)
+def test_a_file_without_grades_is_refused_in_a_sentence(
+    header: str, row: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = graded(tmp_path, header, row)
+    with pytest.raises(DataError, match=why):
+        hs.evaluate(file, target="grades")
+    assert main(["evaluate", str(file), "--target", "grades"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_folders_may_be_grades(shapes: Path) -> None:

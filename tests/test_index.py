@@ -495,6 +495,11 @@ def test_rows_without_labels_are_named_or_listed_to_predict(
     assert hs.index(tmp_path / "t.tar", tmp_path / "m.parquet", unlabelled=True).rows == len(rows)
     with pytest.raises(DataError, match=r"m\.parquet.*without labels"):
         hs.read(tmp_path / "m.parquet")
+    how: dict[str, Any] = {"backbone": "tiny:8", "strategy": "extract", "store": None}
+    model = hs.fit(as_folder(tmp_path / "f", rows), val=0.2, test=0.2, **how).model
+    found = hs.predict(model, tmp_path / "m.parquet", store=None)
+    assert len(found) == len(rows)
+    assert not found.known.any()
 
 
 def test_a_picture_without_bytes_is_the_file_that_its_row_names(

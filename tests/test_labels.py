@@ -1,5 +1,6 @@
 """Several labels per row: reading them, their metrics, thresholds and sets."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,26 @@ def test_a_model_of_labels_reads_other_labels_by_name() -> None:
     assert own.translate(y, other).tolist() == [[0, 1], [0, 0], [0, 0]]
     assert not own.known(own.translate(y, LabelsTarget(("c", "d")))).any()
     assert hs.read is read
+
+
+@pytest.mark.parametrize("ends", [math.inf, (0.2, math.inf)])
+def test_a_model_whose_labels_have_too_few_rows_for_a_limit_is_saved(
+    tmp_path: Path, ends: Any
+) -> None:
+    """60 rows are too few for sets that miss one label in 100; some labels may have no limit."""
+    x = np.random.default_rng(0).integers(0, 255, (60, 32, 32, 3), np.uint8)
+    labels = [["a"], ["b"], ["a", "b"], []] * 15
+    how: dict[str, Any] = {"backbone": "tiny:8", "strategy": "extract", "store": None}
+    model = hs.fit((x, labels), target="labels", alpha=0.01, **how).model
+    assert model.limits.miss == math.inf
+    if isinstance(ends, tuple):
+        model = replace(model, limits=replace(model.limits, miss=np.array(ends)))
+    hs.save(model, tmp_path / "bundle")
+    again = hs.load(tmp_path / "bundle")
+    assert np.array_equal(again.limits.miss, ends)
+    assert set(again.predict(x[:2], store=None).region) == set(
+        model.predict(x[:2], store=None).region
+    )
 
 
 # ---------------------------------------------------------------- from data to predictions

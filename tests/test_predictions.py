@@ -268,6 +268,45 @@ def test_a_parquet_file_of_numbers_with_a_column_twice_is_refused(tmp_path: Path
         read_predictions(tmp_path / "p.parquet", "number")
 
 
+def test_a_parquet_file_with_missing_labels_is_judged_as_the_csv_file_of_its_rows(
+    tmp_path: Path,
+) -> None:
+    pandas, _ = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    classes = pandas.DataFrame({"path": ["a", "b"], "label": [1, None], "predicted": [1, 2]})
+    values = [0.1, 123456789012.5]
+    numbers = pandas.DataFrame({"path": ["a", "b"], "label": [0.1, np.nan], "predicted": values})
+    for rows, target in ((classes, None), (numbers, "number")):
+        rows.to_csv(tmp_path / "p.csv", index=False)
+        rows.to_parquet(tmp_path / "p.parquet")
+        csv, parquet = (read_predictions(tmp_path / f"p.{e}", target) for e in ("csv", "parquet"))
+        assert parquet.known.tolist() == [True, False]
+        assert (parquet.target, parquet.names) == (csv.target, csv.names)
+        assert np.array_equal(parquet.labels, csv.labels, equal_nan=target == "number")
+    narrow = numbers.astype({"label": "float32", "predicted": "float32"})
+    narrow.to_parquet(tmp_path / "p.parquet")
+    assert read_predictions(tmp_path / "p.parquet", "number").known.tolist() == [True, False]
+
+
+def test_predicted_numbers_stay_numbers_in_a_frame() -> None:
+    pytest.importorskip("pandas")
+    values = {"value": np.array([1.5, 2.5], np.float32)}
+    said = Predictions(
+        ("a", "b"), values, NUMBERS.unknown(2), NUMBERS, doubts=("unlike the training images", "")
+    )
+    frame = said.to_frame()
+    assert frame["predicted"].mean() == 2.0
+    assert frame["reason"].tolist() == ["unlike the training images", ""]
+    assert said.names == ("unknown", "2.5")
+    doubted = replace_doubts(made(2))
+    assert doubted.to_frame()["predicted"].tolist()[0] == "unknown"
+
+
+def replace_doubts(said: Predictions) -> Predictions:
+    return Predictions(
+        said.ids, said.outputs, said.labels, said.target, doubts=("not sure enough", "")
+    )
+
+
 def test_the_folds_of_a_parquet_file_are_known(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     write_parquet(made(), tmp_path / "p.parquet", range(5))

@@ -1,5 +1,6 @@
 """The files of JSON in a run's folder: read into the value that wrote them, or refused by key."""
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from headstart.explaining.pixels.robustness import Robustness
 from headstart.explaining.pixels.saved import ExplainedRows
 from headstart.reporting.facts import read_facts
 from headstart.reporting.run_files import RunEvaluation, RunRecipe, Timings
+from headstart.runs.folder import recorded_rows
 from headstart.training.history import Epoch
 
 KINDS: dict[str, Any] = {
@@ -208,3 +210,19 @@ def test_a_spec_of_any_version_can_be_shown_and_is_checked_when_it_is_built() ->
     assert from_plain(to_plain(later), RunRecipe) == later
     with pytest.raises(HeadstartError):
         later.recipe.spec(Epoch)
+
+
+def test_a_label_of_thousands_of_boxes_is_read_and_one_that_is_too_long_ends_in_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = "x" * 200_000
+    (tmp_path / "splits.csv").write_text(f"path,label,part\na.png,{label},test\n")
+    usual = csv.field_size_limit(131_072)
+    try:
+        assert recorded_rows(tmp_path)["a.png"].label == label
+        csv.field_size_limit(1000)
+        monkeypatch.setattr(csv, "field_size_limit", lambda size: size)
+        assert recorded_rows(tmp_path) == {}
+    finally:
+        monkeypatch.undo()
+        csv.field_size_limit(usual)

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +121,22 @@ def test_what_is_asked_is_a_text_a_file_or_the_rows_of_a_table(tmp_path: Path) -
     data, left_out = find([*asked, "missing.txt"], input=TextInput())
     assert texts_of(data) == ["a sentence", "in a file", "first", "second", "a good film"]
     assert [item.path for item in left_out] == ["missing.txt"]
+
+
+def test_a_model_predicts_the_rows_of_a_table_without_labels(tmp_path: Path) -> None:
+    rows = [(text, ("good", "bad")[i % 2]) for i, text in enumerate(sentences(40))]
+    how: dict[str, Any] = {"backbone": "tiny-text:8", "strategy": "extract", "store": None}
+    model = hs.fit(hs.read(rows, input="text"), **how).model
+    (tmp_path / "new.csv").write_text("id,text\na,first\nb,second\n")
+    found = hs.predict(model, str(tmp_path / "new.csv"), store=None)
+    assert found.ids == ("a", "b")
+    assert not found.known.any()
+    (tmp_path / "labelled.csv").write_text("text,label\nfirst,good\n")
+    assert hs.predict(model, tmp_path / "labelled.csv", store=None).known.all()
+    for cells, says in (("text,label\nfirst,\n", "row 2: the label"), ("id,label\na,b\n", "text")):
+        (tmp_path / "wrong.csv").write_text(cells)
+        with pytest.raises(DataError, match=says):
+            hs.predict(model, tmp_path / "wrong.csv", store=None)
 
 
 # -------------------------------------------------------------------------------- checks

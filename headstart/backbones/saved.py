@@ -21,6 +21,7 @@ from headstart.backbones.sources import Listing
 from headstart.backbones.weights import Weights, fill, read_tensors, room_of
 from headstart.base.atomic import new_folder, read_bytes, write_bytes, write_json
 from headstart.base.errors import HeadstartError, SourceError, SpecError, sentence_of
+from headstart.base.paths import user_path
 from headstart.base.strict_json import MOST_BYTES, read_strictly
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ weight_files = (".safetensors",)
 
 def load(id: str, weights: Weights) -> Backbone:
     """Load `file:FOLDER`, written by `save_backbone`, or the backbone of a bundle."""
-    folder = Path(id)
+    folder = user_path(id)
     card = read_card(folder / CARD)
     tensors = read_tensors(weights.file or folder / WEIGHTS)
     card = with_assets(card, tensors)

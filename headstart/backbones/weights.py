@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Origin
 from headstart.base.errors import Mismatch, SourceError, SpecError, sentence_of
+from headstart.base.paths import user_path
 from headstart.base.tensor_files import check_tensor_file
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Weights:
 
     @property
     def file(self) -> Path | None:
-        return None if self.choice in ("pretrained", "random") else Path(self.choice)
+        return None if self.choice in ("pretrained", "random") else user_path(self.choice)
 
     @property
     def random(self) -> bool:

@@ -27,6 +27,7 @@ from safetensors.numpy import save as pack
 
 from headstart.base.atomic import open_file, sweep, write_bytes
 from headstart.base.errors import Mismatch, StoreError
+from headstart.base.paths import user_path
 from headstart.base.row_index import SUFFIX, Names, RowIndex, as_names
 from headstart.base.seals import BLANK, SEAL, sealed
 from headstart.base.shards import ANY as ANY
@@ -66,15 +67,15 @@ class Store:
     reread: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.root, str):
-            object.__setattr__(self, "root", Path(self.root))
+        if self.root is not None:
+            object.__setattr__(self, "root", user_path(self.root))
 
     @property
     def folder(self) -> Path:
         if self.root is not None:
             return self.root
         if own := os.environ.get("HEADSTART_STORE"):
-            return Path(own)
+            return user_path(own)
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         return Path(home) / "headstart" / "store"
 

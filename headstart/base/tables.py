@@ -44,6 +44,10 @@ COLUMNS_AT_ONCE = 256  # columns of a Parquet file that are read together
 SAMPLE = 1_000_000  # most bytes to guess an encoding from, and most characters of a header
 
 
+class MissingColumn(DataError):
+    """A table lacks a column that is needed."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """The names of the columns to read from a table.
@@ -58,7 +62,7 @@ class Columns:
     def placed(self, path: Path, header: Sequence[str]) -> dict[str, int]:
         """Return the index of each column in the header, ignoring case and outer blanks.
 
-        Raises DataError if a needed column is missing or a name occurs twice.
+        Raises MissingColumn if a needed column is missing, DataError if a name occurs twice.
         """
         places = dict[str, int]()
         for name in (*self.needed, *self.optional):
@@ -71,7 +75,7 @@ class Columns:
         if missing := [name for name in self.needed if name not in places]:
             there = ", ".join(_brief(text) for text in header[:NAMED])
             there += f" and {len(header) - NAMED} more" if len(header) > NAMED else ""
-            raise DataError(
+            raise MissingColumn(
                 f"{display(path)} needs the columns {' and '.join(self.needed)}, named in its "
                 f"first row; it has no column {' and no '.join(missing)} among "
                 f"{there or 'none at all'}.{TEXTS if RAW in missing else ''}"

@@ -15,7 +15,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run folders, or CSV files of predictions"
     )
-    add_flags(parser, TargetPlan(), "target")
+    add_flags(parser, TargetPlan(), "target", "ordered")
     parser.add_argument("--json", action="store_true", help="print one JSON value")
     return parser
 
@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> int:
 
     runs, left_out = finished_runs(args.runs)
     code = tell_left_out(left_out)
-    found = compare_runs(runs, made(TargetPlan(), args).target)
+    plan = made(TargetPlan(), args)
+    found = compare_runs(runs, plan.target, plan.ordered)
     if args.json:
         print_json([one.to_plain() for one in found])
     else:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.base.errors import DataError, SpecError
+from headstart.base.errors import SpecError
 from headstart.base.runtime import Runtime
 from headstart.cli.flags import (
     BUNDLE_RUNTIME,
@@ -15,6 +15,7 @@ from headstart.cli.flags import (
     add_sha256_flag,
     add_store_flag,
     bundle_of,
+    flag_of,
     made,
     store_of,
 )
@@ -24,6 +25,9 @@ from headstart.cli.progress import FEATURES_KEPT, Terminal, kept_if_stopped
 from headstart.targets.plan import TargetPlan
 
 SUFFIX = ".json"  # of detections
+PART = "auto"
+RUNTIME = (*BUNDLE_RUNTIME, "engine", "compute_precision")
+OF_MODELS = {"sha256": "", "store": None, "reread": False}  # flags, with their defaults
 
 if TYPE_CHECKING:
     from headstart.evaluation.evaluation import Evaluation
@@ -43,30 +47,33 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
     parser.add_argument(
         "--part",
         choices=("auto", "train", "val", "test", "all"),
-        default="auto",
+        default=PART,
         help="rows to measure; auto takes the test rows of data in parts, or of the run's data, "
         "and never an example that the run learned from, under whatever name (default: auto)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON value")
-    add_flags(parser, TargetPlan(), "target", "voc_base")
+    add_flags(parser, TargetPlan(), "target", "ordered", "voc_base")
     add_sha256_flag(parser)
     add_store_flag(parser)
-    add_flags(parser, Runtime(), *BUNDLE_RUNTIME, "engine", "compute_precision")
+    add_flags(parser, Runtime(), *RUNTIME)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     plan = made(TargetPlan(), args)
     if args.model.is_file() and args.model.suffix.lower() == SUFFIX:
+        _refuse_flags_of_models(args, parts=True)
         return _evaluate_detections(args, plan)
     if plan.voc_base != TargetPlan().voc_base:
         raise SpecError(f"--voc-base says how boxes are read, for detections in a {SUFFIX} file.")
     if args.model.is_file():
+        _refuse_flags_of_models(args, parts=False)
         return _evaluate_file(args, plan)
     if args.data is None:
         raise SpecError("A model is judged on labelled data: name DATA after it.")
-    if getattr(args, "target", ""):
-        raise SpecError(f"{args.model} knows what it predicts: leave --target out.")
+    if plan.kind:
+        flag = "--ordered" if plan.ordered else "--target"
+        raise SpecError(f"{args.model} knows what it predicts: leave {flag} out.")
     from headstart.base.context import RunContext  # loads NumPy, which --help does not need
     from headstart.modalities.reading import read_for
     from headstart.models.bundle import load_bundle
@@ -84,17 +91,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate_file(args: argparse.Namespace, plan: TargetPlan) -> int:
-    from headstart.evaluation.evaluation import evaluate
-    from headstart.runs.comparison import target_beside
-    from headstart.targets.predictions import read_predictions
+    from headstart.runs.comparison import judge_file
 
     if args.data is not None:
         raise SpecError(f"{args.model} knows its labels: evaluate it without DATA.")
-    target = plan.target or target_beside(args.model)
-    predictions = read_predictions(args.model, target)
-    if not predictions.known.any():
-        raise DataError(f"There is nothing to judge by: no row of {args.model} has a label.")
-    _print_judged(evaluate(predictions), args)
+    _print_judged(judge_file(args.model, plan, Terminal())[1], args)
     return DONE
 
 
@@ -104,6 +105,18 @@ def _evaluate_detections(args: argparse.Namespace, plan: TargetPlan) -> int:
     result = judge_detections(args.model, args.data, args.part, plan)
     _print_judged(result, args)
     return tell_left_out(result.left_out)
+
+
+def _refuse_flags_of_models(args: argparse.Namespace, *, parts: bool) -> None:
+    """Raise SpecError for a flag that only a model reads. parts: whether --part is read."""
+    usual = OF_MODELS | ({} if parts else {"part": PART})
+    given = [name for name, default in usual.items() if getattr(args, name) != default]
+    given += [name for name in RUNTIME if hasattr(args, name)]
+    if given:
+        raise SpecError(
+            f"{flag_of(given[0])} is for a model, and {args.model} holds answers that were made "
+            f"before: leave it out."
+        )
 
 
 def _print_judged(

@@ -22,7 +22,7 @@ from headstart.base.display import display, displayed
 from headstart.base.errors import DataError
 from headstart.base.lazy_sequence import LazySequence, Rows
 from headstart.base.location import WHOLE, Location, is_url
-from headstart.base.tables import Cells, column_names, parquet_cells, parquet_file
+from headstart.base.tables import Cells, MissingColumn, column_names, parquet_cells, parquet_file
 from headstart.data.choosing import LabelColumns, TableColumns, choose
 from headstart.data.dataset import Dataset
 from headstart.data.readers import OPTIONAL, PART_COLUMNS, WEIGHT, listed, part_cell
@@ -190,8 +190,8 @@ def _columns_of(path: Path) -> TableColumns:
     return TableColumns("source", (*OPTIONAL, *PLACE), partial(column_names, path), cells)
 
 
-def _unlabelled(path: Path, missing: Sequence[str], input: Input[Any]) -> DataError:
-    return DataError(
+def _unlabelled(path: Path, missing: Sequence[str], input: Input[Any]) -> MissingColumn:
+    return MissingColumn(
         f"{display(path)} needs the column {' and '.join(missing)} to learn from or to judge by, "
         f"and lists {input.noun} without labels. Index them in folders, one a class."
     )

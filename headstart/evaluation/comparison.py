@@ -21,7 +21,6 @@ from headstart.evaluation.evaluation import (
     cell,
     compare,
     evaluate,
-    of_folds,
     same_rows,
 )
 from headstart.evaluation.score_comparison import ScoreComparison, compare_scores, score_rows
@@ -166,12 +165,12 @@ def _compared(
     name: str, predictions: Predictions, first: Predictions | None, folds: Sequence[bool]
 ) -> Comparison:
     """folds: whether these predictions, and those of `first`, are of the models of folds."""
-    found = of_folds(evaluate(predictions)) if folds[0] else evaluate(predictions)
+    found = evaluate(predictions, folds=folds[0])
     own = (found.accuracy, found.balanced_accuracy, found.macro_f1, found.auroc, found.log_loss)
     if first is None:
         return Comparison(name, *own)
     gain, p = compare(predictions, first), mcnemar(predictions, first)
-    gain = gain.widened(FOLDS_WIDEN, signed=True) if any(folds) else gain
+    gain = gain.widened(FOLDS_WIDEN) if any(folds) else gain
     return Comparison(name, *own, gain, p, *_discordant(predictions, first))
 
 

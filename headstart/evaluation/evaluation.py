@@ -31,11 +31,13 @@ from headstart.targets.predictions import Predictions
 from headstart.targets.registry import target_from_plain
 from headstart.targets.tallies import MANY
 from headstart.targets.target import (
+    ANY,
     Baseline,
     Labels,
     Mean,
     Outputs,
     Plain,
+    Range,
     Resampled,
     Share,
     Table,
@@ -94,14 +96,10 @@ class Estimate(Record):
     def __gt__(self, other: "Estimate | float") -> bool:
         return self.value > float(other)
 
-    def widened(self, factor: float, *, signed: bool = False) -> "Estimate":
-        """Return the value with ends `factor` times as far, within [0, 1] if they are there.
-
-        signed: whether it is a difference, whose ends may pass 0.
-        """
-        low, high = (self.value + factor * (end - self.value) for end in (self.low, self.high))
-        if 0 <= self.low and self.high <= 1 and not signed:
-            low, high = max(0.0, low), min(1.0, high)
+    def widened(self, factor: float, within: Range = ANY) -> "Estimate":
+        """Return the value with ends `factor` times as far, but within the values it can have."""
+        ends = (self.value + factor * (end - self.value) for end in (self.low, self.high))
+        low, high = (float(np.clip(end, *within)) for end in ends)
         return replace(self, low=low, high=high)
 
     def to_plain(self) -> dict[str, float | None]:
@@ -203,25 +201,28 @@ def evaluate(
     seed: int = 0,
     resamples: int = 0,
     groups: Sequence[str] = (),
+    folds: bool = False,
 ) -> Evaluation:
     """Evaluate predictions: all metrics and tables of the target, with intervals.
 
     fitted: the target as fitted on training rows; its constant answer becomes the baseline.
     groups: a name for each row, of which the bootstrap of a `Resampled` metric draws whole groups;
-    () to draw rows. resamples: of the bootstrap; 0 for the target's or the usual number.
+    () to draw rows. resamples: of the bootstrap; 0 for the target's or the usual number. folds:
+    whether the models of several folds judged the rows, which makes intervals wider.
     """
     rows = np.flatnonzero(predictions.known)
     known = predictions.take(rows)
     target, answers, y = known.target, known.outputs, known.labels
     units = units_of([groups[row] for row in rows.tolist()] if groups else ())
     draws = resamples or target.resamples or RESAMPLES
-    estimate = partial(estimated, resamples=draws, seed=seed, units=units)
+    once = partial(estimated, resamples=draws, seed=seed, units=units)
+    estimate = partial(once, widen=FOLDS_WIDEN) if folds else once
     base = fitted.baseline(y) if fitted else None
     return Evaluation(
         fitted or target,
         len(known),
         {name: estimate(metric) for name, metric in target.metrics(answers, y).items()},
-        base and replace(base, metric=estimate(base.metric)),
+        base and replace(base, metric=once(base.metric)),
         tuple(
             replace(table, rows=tuple(tuple(map(estimate, row)) for row in table.rows))
             for table in target.tables(answers, y)
@@ -229,22 +230,20 @@ def evaluate(
     )
 
 
-def of_folds(evaluation: Evaluation) -> Evaluation:
-    """Return the evaluation of rows that the models of several folds judged: wider intervals."""
+def estimated(
+    cell: Any, resamples: int = RESAMPLES, seed: int = 0, units: Units = (), widen: float = 1.0
+) -> Any:
+    """Return a metric with the interval of its kind (bootstrap, Wilson, none); others as given.
 
-    def wider(cell: Any) -> Any:
-        return cell.widened(FOLDS_WIDEN) if isinstance(cell, Estimate) else cell
-
-    tables = (
-        replace(table, rows=tuple(tuple(map(wider, row)) for row in table.rows))
-        for table in evaluation.tables
-    )
-    metrics = {name: wider(metric) for name, metric in evaluation.metrics.items()}
-    return replace(evaluation, metrics=metrics, tables=tuple(tables))
+    widen: how many times as wide the interval is made.
+    """
+    found = _estimated(cell, resamples, seed, units)
+    if widen == 1 or not isinstance(found, Estimate):
+        return found
+    return found.widened(widen, cell.within)
 
 
-def estimated(cell: Any, resamples: int = RESAMPLES, seed: int = 0, units: Units = ()) -> Any:
-    """Return a metric with the interval of its kind (bootstrap, Wilson, none); others as given."""
+def _estimated(cell: Any, resamples: int, seed: int, units: Units) -> Any:
     if isinstance(cell, Mean):
         return bootstrap(cell.rows, resamples, seed)
     if isinstance(cell, Resampled):
@@ -256,12 +255,17 @@ def estimated(cell: Any, resamples: int = RESAMPLES, seed: int = 0, units: Units
 
 
 def own_metric(
-    metric: OwnMetric, predictions: Predictions, *, seed: int = 0, resamples: int = 200
+    metric: OwnMetric,
+    predictions: Predictions,
+    *,
+    seed: int = 0,
+    resamples: int = 200,
+    folds: bool = False,
 ) -> Estimate:
     """Return a user's own metric with its bootstrap interval.
 
     metric: a function of labels and answers, each (N,), as in `sklearn.metrics`: class names for
-    classes. Resamples for which it is undefined are left out.
+    classes. Resamples for which it is undefined are left out. folds: as for `evaluate`.
     """
     rows = np.flatnonzero(predictions.known)
     columns = predictions.target.columns(predictions.outputs)
@@ -284,7 +288,8 @@ def own_metric(
             f"A metric returns one number for labels and answers, each (N,) of texts for classes; "
             f"{name} raised {type(error).__name__}: {error}"
         ) from error
-    return Estimate(value, float(low), float(high), len(rows))
+    found = Estimate(value, float(low), float(high), len(rows))
+    return found.widened(FOLDS_WIDEN) if folds else found
 
 
 def compare(a: Predictions, b: Predictions, *, seed: int = 0, resamples: int = 10_000) -> Estimate:
@@ -465,7 +470,9 @@ def drawn(
 
 
 def units_of(groups: Sequence[str]) -> Units:
-    """Return the numbers of the rows of each group."""
+    """Return the numbers of the rows of each group; () if each row is a group of its own."""
+    if len(set(groups)) == len(groups):
+        return ()
     members = defaultdict[str, list[int]](list)
     for row, name in enumerate(groups):
         members[name].append(row)

@@ -15,7 +15,6 @@ from headstart.evaluation.evaluation import (
     compare,
     evaluate,
     measured,
-    of_folds,
 )
 from headstart.targets.predictions import Predictions
 
@@ -88,8 +87,7 @@ def _compared(
     name: str, own: Predictions, first: Predictions | None, folds: Sequence[bool]
 ) -> ScoreComparison:
     """folds: whether these predictions, and those of `first`, are of the models of folds."""
-    found, target = evaluate(own), own.target
-    found = of_folds(found) if folds[0] else found
+    found, target = evaluate(own, folds=folds[0]), own.target
     metrics = {n: found.metrics[n] for n in target.shown or found.metrics}
     if first is None:
         return ScoreComparison(name, found.n, metrics, target.gain_name)
@@ -97,5 +95,5 @@ def _compared(
     won = np.subtract(*scores)
     better, worse = int((won > 0).sum()), int((won < 0).sum())
     gain = compare(own, first)
-    gain = gain.widened(FOLDS_WIDEN, signed=True) if any(folds) else gain
+    gain = gain.widened(FOLDS_WIDEN) if any(folds) else gain
     return ScoreComparison(name, found.n, metrics, target.gain_name, gain, better, worse)

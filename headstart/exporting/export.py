@@ -118,11 +118,16 @@ def narrowed(
 
 
 def changed_share(model: Model, other: Model, x: FeatureTable, y: FeatureTable) -> float:
-    """Return the share of rows that another model answers otherwise, by features of each."""
+    """Return the share of rows that another model answers otherwise, by features of each; a row
+    that one of them alone leaves unknown counts too."""
     if not len(x) or x.ids != y.ids:
         raise DataError("Answers are compared on validation rows, and none can be read.")
-    own = model.target.answers_changed(model.answers(x.x), other.answers(y.x))
-    return float(own.mean())
+    before, after = model.answers(x.x), other.answers(y.x)
+    own = model.target.answers_changed(before, after)
+    doubts = model.limits.doubts(model.target, before, x.x)
+    others = other.limits.doubts(other.target, after, y.x)
+    pairs = zip(doubts, others, strict=True)
+    return float((own | np.array([bool(a) != bool(b) for a, b in pairs])).mean())
 
 
 def compared(

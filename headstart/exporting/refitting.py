@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from headstart.base.context import RunContext
 from headstart.base.errors import HeadstartError
 from headstart.exporting.rows import ExportRows
@@ -11,6 +13,7 @@ from headstart.heads.head import Head
 from headstart.heads.specs import UsualSpec
 from headstart.models.distance import Seen
 from headstart.models.fitting_limits import remembered
+from headstart.models.limits import Limits
 from headstart.models.model import Model
 
 
@@ -25,9 +28,12 @@ def refitted_for(
     both = rows.train.joined(rows.val)
     table = extract(small.backbone, both, store=None, runtime=context.runtime)
     val = table.of(rows.val)
-    if small.limits.seen is not None:
-        seen = Seen.of(table.of(remembered(rows.train)).x)
-        small = replace(small, limits=replace(small.limits, seen=seen))
+    if model.limits.seen is not None:
+        few = remembered(rows.train)
+        if len(model.limits.seen.rows) > len(few):  # a refit learned from validation too
+            few = remembered(both)
+        limits = replace(model.limits, seen=Seen.of(table.of(few).x))
+        small = replace(small, limits=_with_far(limits, val, model.limits, before))
     try:
         again = replace(small, head=_fitted(small, rows, table))
     except HeadstartError as error:
@@ -40,6 +46,18 @@ def refitted_for(
     message = f"{kept:.2%} of the answers change with the old head, {new:.2%} with a refitted one"
     context.listener.stage("int8", message)
     return (again, True) if new <= kept else (small, False)
+
+
+def _with_far(
+    limits: Limits, val: FeatureTable, before: Limits, val_before: FeatureTable
+) -> Limits:
+    """Return limits beyond whose distance are as many validation rows as were before, since
+    narrower features lie at other distances."""
+    old, new = np.sort(before.distance(val_before.x)), np.sort(limits.distance(val.x))
+    within = int((old <= before.far).sum())
+    if not 0 < within <= len(new) or not old[within - 1] or not np.isfinite(before.far):
+        return limits
+    return replace(limits, far=float(before.far * new[within - 1] / old[within - 1]))
 
 
 def _fitted(model: Model, rows: ExportRows, table: FeatureTable) -> Head:

@@ -20,6 +20,7 @@ from headstart.base.display import display
 from headstart.base.errors import DataError, SpecError
 from headstart.base.location import WHOLE, is_url, stamp_of_file
 from headstart.base.objects import WEB, ObjectFacts, check_url, head, list_objects
+from headstart.base.paths import user_path
 from headstart.data import finding
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.gathering import (
@@ -199,7 +200,7 @@ def _found(request: IndexRequest) -> _Source:
     """Return the rows of a data set of any layout."""
     if is_url(request.source):
         return _of_objects(*_listed_under(request.source), request)
-    path = Path(request.source).expanduser()
+    path = user_path(request.source)
     if not path.exists():
         raise DataError(f"There is no folder or file {display(path)}. Check the path.")
     path = path.resolve()

@@ -12,6 +12,7 @@ import numpy as np
 from headstart.backbones.inputs import INPUTS, PATH, Encoded, Input, input_class
 from headstart.base.display import display, source_of
 from headstart.base.errors import DataError
+from headstart.base.paths import user_path
 from headstart.base.store import Store
 from headstart.base.tables import Cells, column_names
 from headstart.data import finding, readers, zip_files
@@ -106,7 +107,7 @@ def read_for(source: Any, target: Target, *, input: Input[Any] | None = None) ->
 
 def _with_origin(source: Any, found: Dataset) -> Dataset:
     if isinstance(source, str | os.PathLike):
-        return replace(found, origin=source_of(Path(source).expanduser()))
+        return replace(found, origin=source_of(user_path(source)))
     return found
 
 
@@ -120,7 +121,7 @@ def _read(source: Any, kind: str, input: Input[Any] | None, voc_base: int = 1) -
         own = input or _input_with(_columns_of(source))
         records = _records(source, own, TARGETS[kind] if kind else ClassTarget)
         return replace(readers.read_records(records, "the rows", own, kind), input=own)
-    path = Path(source).expanduser()
+    path = user_path(source)
     if kind in ("", BOXES) and path.exists() and isinstance(input or USUAL, ImageInput):
         layout = BoxLayout(path, kind == BOXES, voc_base)
         own = input or USUAL
@@ -296,10 +297,10 @@ def _named(example: Any, input: Input[Any]) -> Any:
     Then it is a path if such a file exists, or if it ends as a file of this kind or a manifest.
     """
     if isinstance(example, os.PathLike) or (isinstance(example, str) and input.column == PATH):
-        return Path(example).expanduser()
+        return user_path(example)
     if not isinstance(example, str) or len(example) > LONGEST_PATH or "\n" in example:
         return example
-    path = Path(example).expanduser()
+    path = user_path(example)
     endings = (*input.suffixes, *readers.MANIFESTS)
     return path if path.suffix.lower() in endings or os.path.exists(path) else example
 

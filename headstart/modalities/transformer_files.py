@@ -13,6 +13,7 @@ from typing import Any
 
 from headstart.backbones.weights import Weights, check_file
 from headstart.base.errors import HeadstartError, SourceError
+from headstart.base.paths import user_path
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -41,7 +42,7 @@ def local_folder(id: str, weights: Weights) -> Path | None:
     """
     if weights.file is not None:
         return _checked(weights.file.parent)
-    path = Path(id).expanduser()
+    path = user_path(id)
     if id.startswith((".", "/", "~", "\\")) or path.drive or (path / CONFIG).is_file():
         return _checked(path)
     return None

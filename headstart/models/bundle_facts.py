@@ -12,6 +12,7 @@ KEYS = {"classes", "majority", "target", "head", "limits", "inputs", "versions",
 NEEDED = {"head", "limits", "inputs"}
 SHOWN = 60  # characters of a foreign value in a message
 UNUSED = 64 * 2**20  # bytes of weights besides those of the graph, where that has less
+UNLIMITED = "limits.miss"  # which is infinite for a label that had too few rows
 
 
 def facts_of(plain: Any) -> dict[str, Any]:
@@ -52,7 +53,8 @@ def _check_inputs(names: Any) -> None:
 def check_weights(
     weights: Mapping[str, NDArray[Any]], inputs: tuple[str, ...], others: Mapping[str, Any]
 ) -> None:
-    """Raise Mismatch unless the weights of a graph are there, and all numbers are finite.
+    """Raise Mismatch unless the weights of a graph are there, and all numbers are finite (but for
+    the limits of labels, which may be infinite).
 
     weights: of the backbone. inputs: names of those that the graph takes. others: all tensors that
     are no weights of the backbone.
@@ -65,7 +67,8 @@ def check_weights(
     if extra := next((n for n in others if not n.startswith(("head.", "limits.", "input."))), None):
         raise Mismatch(f"the weights hold {extra[:SHOWN]!r}, which is no part of a bundle.")
     for name, array in {**weights, **others}.items():
-        if array.dtype.kind == "f" and not _finite(array):
+        bounded = array[array != np.inf] if name == UNLIMITED else array
+        if array.dtype.kind == "f" and not _finite(bounded):
             raise Mismatch(f"the weights must be finite numbers; {name[:SHOWN]!r} holds others.")
 
 

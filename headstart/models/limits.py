@@ -235,11 +235,15 @@ def find_limits(plan: TrustPlan, val: Judged, seen: Seen | None) -> Limits:
 
 
 def _miss(unlike: NDArray[np.float64], alpha: float) -> float | NDArray[np.float64]:
-    """Return the limit of conformal scores (N,), or one limit per column of scores (N, L)."""
+    """Return the limit of conformal scores (N,), or one limit per column of scores (N, L).
+
+    One infinite limit, as of one column, if every column has too few rows.
+    """
     if unlike.ndim == 1:
         return upper_limit(unlike, alpha)
     columns = (column[~np.isnan(column)] for column in unlike.T)
-    return np.array([upper_limit(column, alpha) for column in columns])
+    limits = np.array([upper_limit(column, alpha) for column in columns])
+    return math.inf if np.isinf(limits).all() else limits
 
 
 def _confidence(plan: TrustPlan, val: Judged, answers: Outputs) -> float:

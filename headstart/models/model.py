@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from headstart.backbones.backbone import Backbone
 from headstart.backbones.frozen import Frozen
-from headstart.backbones.inputs import Input
+from headstart.backbones.inputs import PATH, Input
 from headstart.base.errors import DataError, Mismatch
 from headstart.base.listener import Listener
+from headstart.base.paths import user_path
 from headstart.base.runtime import Runtime
 from headstart.base.store import USUAL, Store
+from headstart.base.tables import MissingColumn
 from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.index_file import facts_of
 from headstart.data.readers import MANIFESTS
 from headstart.features.extract import FeatureTable, extract
 from headstart.heads.head import Floats, Head
@@ -146,9 +149,22 @@ def _examples(data: Any, input: Input[Any], target: Target) -> tuple[Dataset, tu
     if isinstance(data, Dataset):
         return data, ()
     if isinstance(data, str | Path) and Path(data).suffix.lower() in MANIFESTS:
-        rows = read_for(data, target, input=input)
-        return rows, rows.left_out
+        rows = _labelled(user_path(data), input, target)
+        if rows is not None:
+            return rows, rows.left_out
     return find(data, input=input, repeated=True)
+
+
+def _labelled(path: Path, input: Input[Any], target: Target) -> Dataset | None:
+    """Return the rows of a manifest; None for one without labels that `find` reads, an index or a
+    table with the examples themselves. An index has no boxes."""
+    try:
+        return read_for(path, target, input=input)
+    except DataError as error:
+        without = isinstance(error, MissingColumn) or bool(target.listing)
+        if without and (input.column != PATH or facts_of(path)):
+            return None
+        raise
 
 
 def classify(

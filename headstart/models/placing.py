@@ -29,7 +29,7 @@ class Placed:
         if not len(own):
             return own
         corners = self.input.placing(*own.size).into(own.corners)
-        return replace(own, corners=corners)
+        return replace(own, corners=corners, area=None)
 
     def labels(self, y: BoxLabels) -> BoxLabels:
         return BoxLabels.of([self.example(y[i]) if y.known[i] else None for i in range(len(y))])

@@ -10,6 +10,7 @@ from typing import Any
 
 from headstart.base.cells import restored
 from headstart.base.engine_choice import EngineChoice
+from headstart.base.tables import LONGEST_TEXT
 from headstart.base.values import Record, Settings, as_key, later
 from headstart.data.dataset import PARTS, Content
 from headstart.evaluation.backbone_search import BackboneSearch
@@ -33,21 +34,26 @@ class RecordedRow:
 
 
 def read_rows(path: Path) -> list[RecordedRow]:
-    """Read splits.csv; raises OSError, or ValueError if a column is missing."""
-    with open(path, encoding="utf-8", newline="") as f:
-        lines = csv.DictReader(f, restval="")
-        if missing := {"path", "label", "part"} - set(lines.fieldnames or ()):
-            raise ValueError(f"it has no column {min(missing)!r}")
-        return [
-            RecordedRow(
-                path=restored(line["path"]),
-                part=line["part"] if line["part"] in PARTS else "",
-                content=Content(line.get("bytes", ""), line.get("pixels", "")),
-                label=restored(line["label"]),
-                fold=int(line.get("fold") or 0),
-            )
-            for line in lines
-        ]
+    """Read splits.csv; raises OSError, or ValueError if it is another table."""
+    csv.field_size_limit(LONGEST_TEXT)  # a label may be thousands of boxes
+    try:
+        with open(path, encoding="utf-8", newline="") as f:
+            lines = csv.DictReader(f, restval="")
+            if missing := {"path", "label", "part"} - set(lines.fieldnames or ()):
+                raise ValueError(f"it has no column {min(missing)!r}")
+            return [_recorded(line) for line in lines]
+    except csv.Error as error:
+        raise ValueError(f"it is not a CSV file that can be read: {error}") from error
+
+
+def _recorded(line: dict[str, str]) -> RecordedRow:
+    return RecordedRow(
+        path=restored(line["path"]),
+        part=line["part"] if line["part"] in PARTS else "",
+        content=Content(line.get("bytes", ""), line.get("pixels", "")),
+        label=restored(line["label"]),
+        fold=int(line.get("fold") or 0),
+    )
 
 
 @dataclass(frozen=True)

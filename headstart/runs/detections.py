@@ -19,11 +19,15 @@ def judge_detections(
     """Return the metrics of a COCO results file on boxes data, its bootstrap over the groups.
 
     part: "auto" takes the test rows of data with parts, all rows of other data. Results that fit no
-    picture or class are in `left_out`. Raises DataError for other files, or a part without rows.
+    picture or class are in `left_out`. Raises DataError for other files, or a part without rows,
+    SpecError for a plan of another target.
     """
     if source is None:
         raise SpecError(f"{results} holds detections alone: name the DATA with the boxes after it.")
-    data = read_as(source, replace(plan or TargetPlan(), target="boxes"))
+    plan = plan or TargetPlan()
+    if plan.kind not in ("", "boxes"):
+        raise SpecError(f"{results} holds detections, of boxes: leave --target {plan.kind} out.")
+    data = read_as(source, replace(plan, target="boxes"))
     answers, left_out = read_results(results, data, source)
     asked = ("test" if "test" in data.parts else "all") if part == "auto" else part
     rows = [i for i, own in enumerate(data.parts or ("",) * len(data)) if asked in (own, "all")]

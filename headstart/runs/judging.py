@@ -9,7 +9,7 @@ from headstart.base.errors import DataError, Mismatch
 from headstart.base.listener import Listener
 from headstart.data.checks import with_contents
 from headstart.data.content import copies, each_once, two_labels_warning
-from headstart.data.dataset import Dataset, LeftOut
+from headstart.data.dataset import Content, Dataset, LeftOut
 from headstart.evaluation.evaluation import Evaluation, evaluate
 from headstart.evaluation.judged import ConformalSets, conformal_coverage
 from headstart.features.extract import extract
@@ -78,10 +78,20 @@ def judge(
             f"There is nothing to judge by: none of {n:,} {rows.data.noun} can be read."
         )
     lost = (*rows.data.left_out, *rows.left_out, *table.left_out, *strangers)
-    evaluation = evaluate(predictions, fitted=model.target)
+    groups = _groups_of_boxes(predictions, rows.data)
+    evaluation = evaluate(predictions, fitted=model.target, groups=groups)
     limits = model.limits
     conformal = conformal_coverage(limits.alpha, limits, predictions) if limits.alpha else None
     return JudgedModel(evaluation, predictions, lost, conformal)
+
+
+def _groups_of_boxes(predictions: Predictions, data: Dataset) -> tuple[str, ...]:
+    """Return the name of each row's group in data with boxes, its own id without one; () for other
+    targets, most of whose figures have no bootstrap over groups."""
+    if not (data.groups and predictions.target.listing):
+        return ()
+    named = dict(zip(data.ids, data.groups, strict=True))
+    return tuple(named[id] or id for id in predictions.ids)
 
 
 def _unknown_classes(predictions: Predictions, data: Dataset) -> list[LeftOut]:
@@ -125,7 +135,7 @@ def judged_rows(
     has one and is not the run's own data); "train", "val" or "test" for that part of the run and
     new pictures of that part of the data; "all" for all rows. Raises DataError if none is left.
     """
-    own = record is not None and record.source == source
+    own = _is_own(data, record, source)
     known = _known(data, record, own)
     roles = [_role(row) for row in known]
     offered = _offered(data, roles, own, part)
@@ -145,6 +155,26 @@ def judged_rows(
     listener.stage("judged by", message)
     reasons = (_reason(data, row, known[row], roles[row]) for row in named)
     return JudgedRows(judged, (*reasons, *again))
+
+
+def _is_own(data: Dataset, record: RunRecord | None, source: str) -> bool:
+    """Return whether this is the data of the run: read from the same place, or, if both were in
+    memory, rows that the run recorded under these ids, unchanged, or copies of such rows."""
+    if record is None or record.source != source:
+        return False
+    if source:
+        return True
+    there = [record.rows.get(id) for id in data.ids]
+    rows = zip(there, data.contents, record.matched(data), strict=True)
+    return any(there) and all(_is_unchanged(*row) for row in rows)
+
+
+def _is_unchanged(there: RecordedRow | None, now: Content, alike: RecordedRow | None) -> bool:
+    """Return whether a row is recorded under its id with this content, or can't be read, or is a
+    copy. alike: the recorded row with this content."""
+    if there is None:
+        return alike is not None or now == Content()
+    return not there.content.differs(now)
 
 
 def _known(data: Dataset, record: RunRecord | None, own: bool) -> tuple[RecordedRow | None, ...]:

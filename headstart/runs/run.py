@@ -33,7 +33,6 @@ from headstart.evaluation.evaluation import (
     compare,
     decimals,
     evaluate,
-    of_folds,
 )
 from headstart.evaluation.few_shots import FewShots
 from headstart.evaluation.insights import Insights
@@ -257,7 +256,10 @@ def _finish(
     the explanations or the report (even a crash of the process) loses the run.
     """
     splits, candidates = learned.splits, learned.fitted.made
-    on_val = {name: evaluate(c.val) for name, c in candidates.items()}
+    on_val = {
+        name: evaluate(c.val, groups=_groups_of_boxes(splits, c.val))
+        for name, c in candidates.items()
+    }
     _tell_kept(state, learned, on_val)
     gain = _gain(learned.fitted)
     write_text(state.out / "history.csv", history_csv(learned.fitted.history))
@@ -504,9 +506,13 @@ def _evaluated(
 
     on_val: of the candidates before limits were fitted. folds: whose predictions `test` are.
     """
-    judged = partial(evaluate, fitted=learned.shipped.model.target)
+
+    def judged(some: Predictions, folds: bool = False) -> Evaluation:
+        target, groups = learned.shipped.model.target, _groups_of_boxes(learned.splits, some)
+        return evaluate(some, fitted=target, groups=groups, folds=folds)
+
     return RunEvaluation(
-        test=of_folds(judged(test)) if folds else judged(test),
+        test=judged(test, folds=bool(folds)),
         val=judged(learned.kept.val),
         kept=learned.fitted.kept,
         candidates_on_val=on_val,
@@ -514,6 +520,12 @@ def _evaluated(
         folds=folds,
         few_shots=learned.few_shots,
     )
+
+
+def _groups_of_boxes(splits: Splits, predictions: Predictions) -> tuple[str, ...]:
+    """Return a name for each row with boxes, the same for rows that belong together; () for other
+    targets, most of whose figures have no bootstrap over groups."""
+    return splits.groups_of(predictions.ids) if predictions.target.listing else ()
 
 
 def _recipe(job: Job, learned: LearnedRun, gain: Estimate | None) -> RunRecipe:

@@ -14,7 +14,7 @@ from headstart.base.listener import Listener
 from headstart.base.values import Record, Settings, fingerprint, read_value
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import Findings
-from headstart.evaluation.evaluation import Evaluation, decimals, evaluate, of_folds
+from headstart.evaluation.evaluation import Evaluation, decimals, evaluate
 from headstart.reporting.run_files import RunEvaluation, RunRecipe
 from headstart.runs.folder import changed_files, first_few, is_finished, recorded_digests
 from headstart.runs.job import AUTO, Job
@@ -341,8 +341,7 @@ def _test(folder: Path) -> Evaluation:
     with _read(folder):
         there = read_value(folder / "evaluation.json", RunEvaluation)
         said = read_predictions(predictions_file(folder), there.test.target)
-        judged = evaluate(said, fitted=there.test.target)
-        return of_folds(judged) if there.folds else judged
+        return evaluate(said, fitted=there.test.target, folds=bool(there.folds))
 
 
 def _left_out(folder: Path) -> tuple[LeftOut, ...]:

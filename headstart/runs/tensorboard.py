@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headstart.base.atomic import new_folder
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
+from headstart.base.paths import user_path
 from headstart.data.dataset import CheckedFile
 from headstart.modalities.images.event_files import add_example, add_file
 from headstart.reporting.facts import read_facts, spelt
@@ -36,7 +37,7 @@ class TensorBoardListener(Listener):
 
     def __init__(self, folder: str | Path) -> None:
         check_package("tensorboard")
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
         self.written = set[tuple[str, int]]()  # name and step of each point
 
     def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> None:

@@ -14,6 +14,7 @@ import uvicorn
 
 from headstart.base.errors import PlaceError
 from headstart.base.listener import Listener
+from headstart.base.paths import user_path
 from headstart.base.runtime import cores
 from headstart.serving.app import Service, application
 from headstart.serving.batching import Workers, yield_to_requests
@@ -55,7 +56,7 @@ class PredictionServer:
         paths = tuple(folders)
         self.places = tuple(map(Place, model_names(paths, tuple(names)), paths))
         self._rules = Rules.of(
-            self.spec, read_token(Path(self.spec.token_file)) if self.spec.token_file else None
+            self.spec, read_token(user_path(self.spec.token_file)) if self.spec.token_file else None
         )
         self.measures = Measures()
         self._socket = bound_socket(self.spec)

@@ -19,6 +19,7 @@ DTYPES: dict[str, Any] = {
     "labels": np.int64,
     "crowd": np.bool_,
     "difficult": np.bool_,
+    "area": np.float64,
 }
 
 
@@ -28,8 +29,9 @@ class ExampleBoxes:
 
     corners: (M, 4) float32 pixels. labels: (M,) int64 numbers of the target's names. crowd: (M,)
     bool, whether a box holds many objects; difficult: (M,) bool; both kinds are ignored in scoring.
-    size: width and height of the upright example, (0, 0) if unknown. Values are compared by their
-    contents, and the arrays can't be written to.
+    size: width and height of the upright example, (0, 0) if unknown. area: (M,) float64 square
+    pixels of the outline of each object, by which COCO tells sizes apart; NaN where the box alone
+    is known. Values are compared by their contents, and the arrays can't be written to.
 
     >>> one = ExampleBoxes([[0, 0, 2, 1]], [0], size=(4, 4))
     >>> len(one), one.areas.tolist(), one == ExampleBoxes([[0, 0, 2, 1]], [0], size=(4, 4))
@@ -41,12 +43,13 @@ class ExampleBoxes:
     crowd: Any = None
     difficult: Any = None
     size: tuple[int, int] = (0, 0)
+    area: Any = None
 
     def __post_init__(self) -> None:
         n = len(self.labels)
         for name, dtype in DTYPES.items():
-            given = getattr(self, name)
-            column: NDArray[Any] = np.array(np.zeros(n) if given is None else given, dtype)
+            given, usual = getattr(self, name), np.nan if name == "area" else 0
+            column: NDArray[Any] = np.array(np.full(n, usual) if given is None else given, dtype)
             column = column.reshape(-1, 4) if name == "corners" else column
             if len(column) != n:
                 raise Mismatch(f"Every box has one of {name}; got {len(column)} for {n} boxes.")
@@ -68,8 +71,8 @@ class ExampleBoxes:
 
     @property
     def areas(self) -> NDArray[np.float64]:
-        """The areas in square pixels, (M,)."""
-        return areas(self.corners)
+        """The areas in square pixels, (M,): of the outlines, of boxes where these are unknown."""
+        return np.where(np.isnan(self.area), areas(self.corners), self.area)
 
     @property
     def ignored(self) -> NDArray[np.bool_]:

@@ -140,9 +140,8 @@ class BoxesTarget(Target):
         place = np.full(len(self.names), -1)
         place[used] = np.arange(len(used))
         names = tuple(self.names[c] for c in used)
-        return replace(self, names=names), tuple(
-            ExampleBoxes(v.corners, place[v.labels], v.crowd, v.difficult, v.size) for v in values
-        )
+        own = tuple(replace(value, labels=place[value.labels]) for value in values)
+        return replace(self, names=names), own
 
     def plain(self, labels: Sequence[ExampleBoxes]) -> tuple[str, ...]:
         return tuple(self.decode(self.labels(labels)))
@@ -156,6 +155,8 @@ class BoxesTarget(Target):
         return ["" if not y.known[i] else self._text(y[i]) for i in range(len(y))]
 
     def _text(self, boxes: ExampleBoxes) -> str:
+        """Return boxes as text, without the areas of outlines: only figures by size read these, and
+        they are measured on the data itself."""
         rows = zip(boxes.corners, boxes.labels, boxes.crowd, boxes.difficult, strict=True)
         plain = [
             [

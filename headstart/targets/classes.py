@@ -20,6 +20,7 @@ from headstart.targets.one_name import UNKNOWN as UNKNOWN
 from headstart.targets.one_name import OneName
 from headstart.targets.tallies import Tallies
 from headstart.targets.target import (
+    POSITIVE,
     Array,
     Baseline,
     Labels,
@@ -186,7 +187,7 @@ class ClassTarget(FocalTarget, OneName):
         if n and not UNKNOWN <= y.min() <= y.max() < c:
             raise Mismatch(f"A label is from 0 to {c - 1}, or -1 if unknown; got {y}.")
         if given is not None:
-            _check_answers(given, n, c)
+            check_answers(given, n, c)
         if scored(answers):
             check_probabilities(scores)
 
@@ -209,11 +210,12 @@ class ClassTarget(FocalTarget, OneName):
         right = int((predicted(answers) == y).sum())
         table = Tallies.of(predicted(answers), y, len(self.names))
         named = scored(answers) and len(y) > 0
+        losses = metrics.log_losses(answers["scores"], y) if named else None
         return {
             "accuracy": Share(right / len(y), len(y)) if len(y) else None,
             "balanced_accuracy": table.balanced_accuracy(),
             "macro_f1": table.macro_f1(),
-            "log_loss": Mean(metrics.log_losses(answers["scores"], y)) if named else None,
+            "log_loss": Mean(losses, POSITIVE) if losses is not None else None,
             "auroc": auroc_metric(answers["scores"], y) if named else None,
         }
 
@@ -322,8 +324,14 @@ def check_class_names(
 
 
 def names_of_scores(columns: Collection[str]) -> tuple[str, ...]:
-    """Return the names in the columns of scores, score:NAME."""
-    return tuple(name.removeprefix(SCORE) for name in columns if name.startswith(SCORE))
+    """Return the names in the columns of scores, score:NAME; raises DataError without any."""
+    names = tuple(name.removeprefix(SCORE) for name in columns if name.startswith(SCORE))
+    if not names:
+        raise DataError(
+            "A file of predictions of labels or grades has a column score:NAME for each of them; "
+            "there is none."
+        )
+    return names
 
 
 def names_beyond(names: Sequence[str], other: Target) -> tuple[str, ...]:
@@ -368,7 +376,7 @@ def improbable(scores: Array) -> int | None:
     return int(wrong.argmax()) if wrong.any() else None
 
 
-def _check_answers(answers: Array, n: int, classes: int) -> None:
+def check_answers(answers: Array, n: int, classes: int) -> None:
     if answers.shape != (n,) or answers.dtype != np.int64:
         raise Mismatch(
             f"There is one answer per row, an int64; got {answers.shape} of {answers.dtype} for "

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.base.cells import NUMBER
+from headstart.base.cells import NUMBER, as_text
 from headstart.base.errors import DataError, Mismatch, SpecError, UnknownName
 from headstart.base.onnx_nodes import whole
 from headstart.targets import saved
 from headstart.targets.class_metrics import class_cells
 from headstart.targets.classes import (
     SCORE,
+    check_answers,
     check_class_names,
     check_probabilities,
     names_beyond,
@@ -26,6 +27,7 @@ from headstart.targets.metrics import confusion
 from headstart.targets.one_name import UNKNOWN, OneName
 from headstart.targets.plan import TargetPlan
 from headstart.targets.target import (
+    POSITIVE,
     Array,
     Baseline,
     Labels,
@@ -55,7 +57,8 @@ class GradesTarget(OneName):
 
     Raw outputs (N, C - 1) are the log odds of a grade above 0, above 1, …: proportional odds
     (McCullagh 1980). Answers are {"scores": (N, C) float32}, whose rows sum to 1; the grade that is
-    predicted is their median, which has the smallest expected distance. commonest: the grade with
+    predicted is their median, which has the smallest expected distance. Predictions of others may
+    have {"answers": (N,) int64} too, the grades that they predict. commonest: the grade with
     the most training rows, "" if unknown.
     """
 
@@ -232,9 +235,11 @@ class GradesTarget(OneName):
                 f"Scores are float32 and grades int64; got {scores.dtype} and {y.dtype}."
             )
         check_probabilities(scores)
+        if (given := answers.get("answers")) is not None:
+            check_answers(given, *shape)
 
     def columns(self, answers: Outputs) -> Mapping[str, Array]:
-        given = np.array(self.names, object)[median_grades(answers["scores"])]
+        given = np.array(self.names, object)[predicted_grades(answers)]
         scores = zip(self.names, answers["scores"].T, strict=True)
         return {"predicted": given} | {SCORE + name: column for name, column in scores}
 
@@ -246,12 +251,20 @@ class GradesTarget(OneName):
             scores = [[float(cell) for cell in columns[name]] for name in wanted]
         except ValueError as error:
             raise DataError(f"A score is a number from 0 to 1: {error}.") from error
-        return {"scores": np.array(scores, np.float32).T.reshape(-1, len(self.names))}
+        found = {"scores": np.array(scores, np.float32).T.reshape(-1, len(self.names))}
+        cells = [as_text(cell) for cell in columns.get("predicted", ())]
+        if "" in cells:
+            row = cells.index("") + 1
+            raise DataError(f"The column predicted names a grade in each row; row {row} is empty.")
+        given = self.parse(cells)
+        if len(given) and (given != median_grades(found["scores"])).any():
+            found["answers"] = given
+        return found
 
     # ------------------------------------------------------------ evaluation
     def row_scores(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
         """Return (N,) minus the distances in grades, whose mean is minus MAE."""
-        return -np.abs(median_grades(answers["scores"]) - y).astype(np.float64)
+        return -np.abs(predicted_grades(answers) - y).astype(np.float64)
 
     def merit(self, answers: Outputs, y: Labels) -> tuple[float, ...]:
         """Return the quadratic kappa, 0 if undefined, and, for ties, minus the log loss."""
@@ -260,14 +273,14 @@ class GradesTarget(OneName):
         return (kappa.value if kappa else 0.0), -loss
 
     def metrics(self, answers: Outputs, y: Labels) -> Mapping[str, Metric | None]:
-        n, given = len(y), median_grades(answers["scores"])
+        n, given = len(y), predicted_grades(answers)
         away = np.abs(given - y)
         return {
-            "quadratic_kappa": resampled(n, quadratic_kappa(given, y)),
-            "mae": Mean(away.astype(np.float64)) if n else None,
+            "quadratic_kappa": resampled(n, quadratic_kappa(given, y), (-1.0, 1.0)),
+            "mae": Mean(away.astype(np.float64), POSITIVE) if n else None,
             "accuracy": Share(float((away == 0).mean()), n) if n else None,
             "within_one": Share(float((away <= 1).mean()), n) if n else None,
-            "log_loss": Mean(self.row_losses(answers, y)) if n else None,
+            "log_loss": Mean(self.row_losses(answers, y), POSITIVE) if n else None,
         }
 
     def lacks(self, other: Target) -> tuple[str, ...]:
@@ -282,13 +295,14 @@ class GradesTarget(OneName):
         return Baseline("commonest", self.commonest, "accuracy", self.share_of(self.commonest, y))
 
     def tables(self, answers: Outputs, y: Labels) -> tuple[Table, ...]:
-        given = median_grades(answers["scores"])
+        given = predicted_grades(answers)
         table = confusion(given, y, len(self.names))
         titles = ("grade", "n", "precision", "recall", "F1", "MAE")
         away = np.abs(given - y).astype(np.float64)
         rows = tuple(
-            (name, *class_cells(table, c), Mean(away[y == c]) if (y == c).any() else None)
+            (name, *class_cells(table, c), Mean(own, POSITIVE) if len(own) else None)
             for c, name in enumerate(self.names)
+            for own in [away[y == c]]
         )
         cells = tuple(tuple(map(int, row)) for row in table)
         keys = (*titles[:4], "f1", "mae")
@@ -301,7 +315,7 @@ class GradesTarget(OneName):
     def confidence(self, answers: Outputs) -> NDArray[np.float64]:
         """Return (N,) the probability of the grade that is predicted."""
         scores = answers["scores"].astype(np.float64)
-        return np.asarray(scores[np.arange(len(scores)), median_grades(scores)])
+        return np.asarray(scores[np.arange(len(scores)), predicted_grades(answers)])
 
     def conformity(self, answers: Outputs, y: Labels) -> NDArray[np.float64]:
         """Return (N,) the probability of the run of grades that reaches the label (`reach`)."""
@@ -310,7 +324,7 @@ class GradesTarget(OneName):
     def region(self, answers: Outputs, limit: float | Array) -> Mapping[str, Array]:
         """Return (N, C) a run of grades without gaps that holds the one that is predicted."""
         found = reach(answers["scores"]) <= limit
-        found[np.arange(len(found)), median_grades(answers["scores"])] = True
+        found[np.arange(len(found)), predicted_grades(answers)] = True
         return {"not_ruled_out": found}
 
     def region_columns(self, region: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -342,6 +356,11 @@ class GradesTarget(OneName):
         saved.check_keys(settings, {"names", "commonest"}, set())
         names = saved.names(settings["names"], "grade")
         return cls(names, saved.text(settings["commonest"], "commonest"))
+
+
+def predicted_grades(answers: Outputs) -> NDArray[np.int64]:
+    """Return (N,) the grades that are predicted: answers, or else the medians of the scores."""
+    return answers["answers"] if "answers" in answers else median_grades(answers["scores"])
 
 
 def _numbered(names: Sequence[str]) -> bool:

@@ -33,6 +33,8 @@ from headstart.targets.label_metrics import (
 )
 from headstart.targets.metrics import LEAST, ClassWeights, confusion, weight_of_classes
 from headstart.targets.target import (
+    POSITIVE,
+    UNIT,
     Array,
     Baseline,
     Labels,
@@ -381,13 +383,14 @@ class LabelsTarget(FocalTarget):
         """Return mAP and others; a mean over labels leaves out labels that no row has."""
         n, called, there = len(y), answers["labels"], y > 0
         exact = int((called == there).all(axis=1).sum())
+        precision = mean_average_precision(ranked(answers["scores"], there), n)
         return {
-            "mAP": resampled(n, mean_average_precision(ranked(answers["scores"], there), n)),
-            "f1_micro": resampled(n, f1_micro(called, there)),
-            "f1_macro": resampled(n, f1_macro(called, there)),
+            "mAP": resampled(n, precision, UNIT),
+            "f1_micro": resampled(n, f1_micro(called, there), UNIT),
+            "f1_macro": resampled(n, f1_macro(called, there), UNIT),
             "exact_match": Share(exact / n, n) if n else None,
-            "hamming_loss": Mean((called != there).mean(axis=1)) if n else None,
-            "log_loss": Mean(self.row_losses(answers, y)) if n else None,
+            "hamming_loss": Mean((called != there).mean(axis=1), UNIT) if n else None,
+            "log_loss": Mean(self.row_losses(answers, y), POSITIVE) if n else None,
         }
 
     def lacks(self, other: Target) -> tuple[str, ...]:
@@ -431,7 +434,7 @@ class LabelsTarget(FocalTarget):
         (ranking,) = ranked(answers["scores"][:, [c]], there[:, [c]])
         own, called = there[:, c].astype(np.int64), answers["labels"][:, c].astype(np.int64)
         n, *others = class_cells(confusion(called, own, 2), 1)
-        precise: Any = resampled(len(own), average_precision(ranking, len(own)))
+        precise: Any = resampled(len(own), average_precision(ranking, len(own)), UNIT)
         if precise and len(self.names) > MANY:
             precise = Plain(precise.value, len(own))
         return self.names[c], n, precise, *others, self._thresholds[c]

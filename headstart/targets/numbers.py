@@ -1,5 +1,6 @@
 """A number, such as a price or an age."""
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from headstart.targets.number_metrics import median_absolute_error, r2, rmse, sp
 from headstart.targets.plan import TargetPlan
 from headstart.targets.residuals import Huber, Pinball, ResidualLoss
 from headstart.targets.target import (
+    POSITIVE,
     Array,
     Baseline,
     Chart,
@@ -293,11 +295,14 @@ class NumberTarget(Target):
 
     def metrics(self, answers: Outputs, y: Labels) -> Mapping[str, Metric | None]:
         n, values = len(y), answers["value"].astype(np.float64)
-        statistics = {f.__name__: f for f in (rmse, r2, spearman, median_absolute_error)}
-        return {
-            "mae": Mean(np.abs(values - y)) if n else None,
-            **{name: resampled(n, of(values, y)) for name, of in statistics.items()},
+        statistics = {
+            rmse: POSITIVE,
+            r2: (-math.inf, 1.0),
+            spearman: (-1.0, 1.0),
+            median_absolute_error: POSITIVE,
         }
+        own = {of.__name__: resampled(n, of(values, y), at) for of, at in statistics.items()}
+        return {"mae": Mean(np.abs(values - y), POSITIVE) if n else None, **own}
 
     def baseline(self, y: Labels) -> Baseline | None:
         """Return the mean absolute error of the training rows' median, the best constant for it."""

@@ -37,6 +37,7 @@ from headstart.targets.classes import (
     predicted,
     scored,
 )
+from headstart.targets.plan import TargetPlan
 from headstart.targets.registry import TARGETS
 from headstart.targets.target import Array, Labels, Outputs, Target
 
@@ -119,9 +120,15 @@ class Predictions:
         return tuple("unknown" if d else a for a, d in zip(answers, doubts, strict=True))
 
     def to_frame(self) -> Any:
-        """Return a pandas DataFrame: path, the answer, its score and reason, and all columns."""
+        """Return a pandas DataFrame: path, the answer, its score and reason, and all columns.
+
+        The answer is a class or several names, "unknown" if the model doubts it, or a number, which
+        stays one then.
+        """
         columns = dict(self.target.columns(self.outputs))
-        frame: dict[str, Any] = {"path": self.ids, next(iter(columns)): self.names}
+        name, answers = next(iter(columns.items()))
+        own = answers if answers.dtype.kind in "iuf" else self.names
+        frame: dict[str, Any] = {"path": self.ids, name: own}
         if self.classes and self.scored:
             frame["score"] = self.scores.max(axis=1)
         if any(self.doubts):
@@ -276,10 +283,14 @@ def joined_names(value: Any) -> str:
     return "|".join(value) if isinstance(value, tuple) else str(value)
 
 
-def read_predictions(path: Path, target: Target | str | None = None) -> Predictions:
+def read_predictions(
+    path: Path, target: Target | str | None = None, *, ordered: str = ""
+) -> Predictions:
     """Read predictions from a file of `write_predictions` or of another tool, columns in any order.
 
-    target: the name of another kind is enough if the columns show the rest. None is classes, whose
+    target: the name of another kind is enough if the columns show the rest. ordered: of grades,
+    their names from the lowest on, as in TargetPlan; "" for that of the columns. None is classes,
+    whose
     columns are path, label (empty if unknown), predicted, and score:CLASS for each class. Scores or
     `predicted` may be missing: `predicted` is then the class of the highest score, and without
     scores the classes are the names in the rows, sorted. Names are normalized like a manifest's
@@ -293,6 +304,8 @@ def read_predictions(path: Path, target: Target | str | None = None) -> Predicti
     if isinstance(target, str):
         kind = TARGETS[target or ClassTarget.kind]
         target = None if kind is ClassTarget else kind.of_columns(header)
+        if ordered and target is not None:
+            target = target.planned(TargetPlan(target.kind, ordered))
     if target is not None and not isinstance(target, ClassTarget):
         return _answers_to(target, path, table)
     _check_header(path, header)
@@ -396,8 +409,12 @@ class _ParquetTable:
 
 
 def _texts(column: Array) -> list[str]:
+    """Return the cells of a column as those of a CSV file: a missing one, which is NaN among
+    numbers, is empty."""
+    if column.dtype == np.float64:
+        return [as_text(value) for value in column.tolist()]
     if column.dtype.kind == "f":
-        return [f"{value:.9g}" for value in column.tolist()]
+        return ["" if value != value else f"{value:.9g}" for value in column.tolist()]
     return ["" if value is None else str(value) for value in column.tolist()]
 
 

@@ -30,6 +30,8 @@ Row = Mapping[str, str]  # one example's cells by column: {"label": "cat"}
 Labels = Any  # y of N rows: an array with first axis N, or a value with len() and y[rows]
 POOLED = ("pooled",)  # outputs of a backbone that heads read: one row of features per example
 STRIDES = ("stride8", "stride16", "stride32")  # or activations, which tell where things are
+Range = tuple[float, float]  # the least and the largest value that a metric can have
+ANY, POSITIVE, UNIT = (-math.inf, math.inf), (0.0, math.inf), (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,20 @@ class Share:
     def value(self) -> float:
         return self.scale(self.share)
 
+    @property
+    def within(self) -> Range:
+        return self.scale(0.0), self.scale(1.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """The mean of one number per row (N,), N > 0, with an interval by bootstrap of the rows."""
+    """The mean of one number per row (N,), N > 0, with an interval by bootstrap of the rows.
+
+    within: the least and the largest value that it can have.
+    """
 
     rows: NDArray[np.float64]
+    within: Range = ANY
 
     @property
     def value(self) -> float:
@@ -71,6 +81,7 @@ class Plain:
 
     value: float
     n: int
+    within: ClassVar[Range] = ANY
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +89,12 @@ class Resampled:
     """A statistic of n rows, such as R² or F1, with an interval by bootstrap of the rows.
 
     of: from row numbers (M,), with repetitions, to the statistic of these rows; NaN if undefined.
+    within: the least and the largest value that it can have.
     """
 
     n: int
     of: Callable[[NDArray[np.int64]], float]
+    within: Range = ANY
 
     @property
     def value(self) -> float:
@@ -117,9 +130,11 @@ class Chart(Record):
         object.__setattr__(self, "points", tuple((float(x), float(y)) for x, y in kept))
 
 
-def resampled(n: int, of: Callable[[NDArray[np.int64]], float]) -> Resampled | None:
+def resampled(
+    n: int, of: Callable[[NDArray[np.int64]], float], within: Range = ANY
+) -> Resampled | None:
     """Return a statistic of n rows, None if they do not determine it."""
-    metric = Resampled(n, of)
+    metric = Resampled(n, of, within)
     return metric if n and math.isfinite(metric.value) else None
 
 

@@ -1,5 +1,6 @@
 """Annotated pictures as their files describe them, before any check against the pictures."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +83,15 @@ class BoxForm:
 
 @dataclass(frozen=True)
 class RawBox:
-    """One box as its file has it. where: its place in the file, for messages: "object 3"."""
+    """One box as its file has it. where: its place in the file, for messages: "object 3". area: of
+    the object's outline in square pixels, NaN if the box alone is known."""
 
     label: str
     numbers: tuple[float, float, float, float]
     where: str
     crowd: bool = False
     difficult: bool = False
+    area: float = math.nan
 
 
 @dataclass(frozen=True)

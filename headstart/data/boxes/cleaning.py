@@ -65,6 +65,7 @@ class Cleaner:
             [box.crowd for box in own],
             [box.difficult for box in own],
             size,
+            [box.area for box in own],
         )
 
     def _clipped(

@@ -1,5 +1,6 @@
 """Read COCO's JSON: lists of images, annotations and categories."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from headstart.data.boxes.annotated import (
     BoxForm,
     RawBox,
     four,
+    number,
     size_of,
 )
 from headstart.data.boxes.parsing import each
@@ -75,8 +77,9 @@ class CocoFile:
                 else "it has no bbox"
             )
         numbers, flags = four(item["bbox"]), (item.get("iscrowd"), item.get("ignore"))
-        where = f"annotation {item.get('id', '?')}"
-        own = RawBox(self.categories[category], numbers, where, bool(flags[0]), bool(flags[1]))
+        label, where = self.categories[category], f"annotation {item.get('id', '?')}"
+        area = _area(item.get("area"), numbers[2] * numbers[3])
+        own = RawBox(label, numbers, where, bool(flags[0]), bool(flags[1]), area)
         self.boxes[image].append(own)
 
     def places(self, key: str, items: Sequence[Any]) -> Callable[[int], str]:
@@ -122,6 +125,16 @@ def _join(
     )
     why = f"the picture {new.id} is listed before; its boxes are joined to those there"
     return [LeftOut(f"{display(own.path.name)}, image {id}", why, expected=True)]
+
+
+def _area(given: object, of_box: float) -> float:
+    """Return the area of an object's outline; NaN where none is given, or that of the box."""
+    try:
+        area = number(given)
+    except DataError:
+        return math.nan
+    known = 0 < area < math.inf and not math.isclose(area, of_box, rel_tol=1e-6)
+    return area if known else math.nan
 
 
 def _part(path: Path, file: Path) -> str:

@@ -12,6 +12,7 @@ from headstart.backbones.inputs import fetched
 from headstart.base.atomic import write_bytes
 from headstart.base.errors import DataError
 from headstart.base.notebook import html_image
+from headstart.base.paths import user_path
 from headstart.base.values import Record, as_key
 from headstart.explaining.boxes.occlusion import Occlusion
 from headstart.explaining.neighbours import Neighbour
@@ -107,7 +108,7 @@ class BoxExplanation:
 
     def save(self, path: Path | str) -> None:
         """Write `draw()` as a PNG file; raises OSError if it can't be written."""
-        write_bytes(Path(path), self.png())
+        write_bytes(user_path(path), self.png())
 
     def png(self) -> bytes:
         return encoded(self.draw(), optimize=True)

@@ -14,6 +14,7 @@ from headstart.backbones.inputs import fetched
 from headstart.base.atomic import write_bytes
 from headstart.base.errors import DataError
 from headstart.base.notebook import html_image
+from headstart.base.paths import user_path
 from headstart.explaining.neighbours import Neighbour
 from headstart.explaining.pixels.attribution import Attribution
 from headstart.explaining.pixels.deletion import CURVES, Deletion
@@ -90,7 +91,7 @@ class Explanation:
 
     def save(self, path: Path | str) -> None:
         """Write `draw()` as a PNG file; raises OSError if it can't be written."""
-        write_bytes(Path(path), self.png())
+        write_bytes(user_path(path), self.png())
 
     def png(self) -> bytes:
         """Return `draw()` as the bytes of a PNG file."""

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from headstart.base.atomic import write_bytes
 from headstart.base.notebook import html_image
+from headstart.base.paths import user_path
 from headstart.modalities.images.decoding import Pixels, decode
 from headstart.modalities.images.encoding import png
 from headstart.modalities.images.lettering import fitting, font
@@ -92,7 +93,7 @@ class Fooling:
 
     def save(self, path: Path | str) -> None:
         """Write the changed picture as a PNG, and beside it its triptych: both or neither."""
-        path = Path(path)
+        path = user_path(path)
         write_bytes(triptych_path(path), png(self.triptych()))
         try:
             write_bytes(path, self.file)

@@ -19,6 +19,7 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from headstart.base.errors import Diverged
 from headstart.base.notebook import html_image
+from headstart.base.paths import user_path
 from headstart.base.runtime import seeded
 from headstart.base.values import to_plain
 from headstart.explaining.pixels.grad_model import GradModel, log_odds
@@ -67,7 +68,8 @@ class Ideal:
     def save(self, path: Path | str) -> None:
         """Write the picture as a PNG file, with its class, model, step and settings as metadata."""
         about = {"class": self.name, "model": self.model, "step": self.step}
-        write_picture(Path(path), self.picture, json.dumps(about | {"plan": to_plain(self.plan)}))
+        about |= {"plan": to_plain(self.plan)}
+        write_picture(user_path(path), self.picture, json.dumps(about))
 
     @property
     def variation(self) -> float:

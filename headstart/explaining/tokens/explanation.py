@@ -9,6 +9,7 @@ from headstart.base.atomic import write_json, write_text
 from headstart.base.display import Verbatim
 from headstart.base.errors import DataError
 from headstart.base.notebook import escape
+from headstart.base.paths import user_path
 from headstart.data.content import read_checked
 from headstart.explaining.neighbours import Neighbour
 from headstart.explaining.saved import NearestExample
@@ -94,7 +95,7 @@ class TextExplanation:
 
     def save(self, path: Path | str) -> None:
         """Write `html()`, and `to_plain()` beside it as .json; raises OSError."""
-        page, values = files_of(Path(path))
+        page, values = files_of(user_path(path))
         write_text(page, self.html())
         write_json(values, self.to_plain())
 
