@@ -315,6 +315,9 @@ def test_heads_on_pooled_features_are_refused_for_boxes(tmp_path: Path) -> None:
     for act in (hs.search, hs.advise):
         with pytest.raises(SpecError, match=r"Use headstart\.train"):
             act(tmp_path)
+    with pytest.raises(SpecError, match=r"Use headstart\.train"):
+        hs.search(tmp_path, trials=1, out=tmp_path / "found", store=None)
+    assert not (tmp_path / "found").exists()
 
 
 def test_data_without_boxes_is_not_read_as_boxes(tmp_path: Path) -> None:

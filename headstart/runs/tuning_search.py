@@ -26,6 +26,7 @@ from headstart.models.training_data import table_of
 from headstart.runs.job import AUTO, Job
 from headstart.runs.search import FILE, JOURNAL
 from headstart.targets.plan import TargetPlan
+from headstart.targets.target import check_searched
 
 if TYPE_CHECKING:
     from headstart.evaluation.tuning_trial import TuningTrials
@@ -41,8 +42,10 @@ def search_settings(
 
     job: of the run that the settings are for; it is split as that run. Test rows are not read.
     Trials that other processes are at are not waited for. Raises PlaceError for a folder that holds
-    anything else, SpecError for a search over other data, rows, layers or settings, MissingPackage.
+    anything else, SpecError for a search over other data, rows, layers or settings and for a target
+    that is not searched, MissingPackage.
     """
+    check_searched(data.target)
     check_installed()
     check_place(out)
     job = _job_of(plan, job).for_data(data, context.listener)
