@@ -46,6 +46,7 @@ from headstart.specs import (
     NearestSpec,
     RidgeSpec,
 )
+from headstart.targets.plan import TargetPlan
 
 WITH_BFLOAT16 = pytest.mark.skipif(
     not bfloat16_processor(), reason="others refuse bfloat16 on the CPU"
@@ -370,6 +371,18 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_bit(
         assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
     assert without_seconds(whole) == without_seconds(broken)
     assert {p.name for p in broken.iterdir()} == FILES
+
+
+def test_training_does_not_go_on_with_another_loss(shapes: Path, tmp_path: Path, job: Job) -> None:
+    recipe, focal = FeatureExtraction(LinearSpec(epochs=4)), TargetPlan(loss="focal")
+    job = replace(job, recipe=recipe, strategy="extract", target=focal, insights="none")
+    data, out = hs.read(shapes), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        hs.train(data, out, job, stop_in("head", 2))
+    for other in (TargetPlan(), replace(focal, focal_gamma=5.0)):
+        with pytest.raises(SpecError, match="was begun with other settings"):
+            hs.train(data, out, replace(job, target=other))
+    assert hs.train(data, out, job).kept == "head"
 
 
 def test_there_must_be_something_to_resume(shapes: Path, tmp_path: Path, job: Job) -> None:

@@ -354,6 +354,14 @@ def test_a_search_over_anything_else_is_refused(noisy: hs.Dataset, tmp_path: Pat
             hs.search(data, **{**same, **change})
 
 
+def test_data_read_as_another_target_is_other_data(noisy: hs.Dataset, tmp_path: Path) -> None:
+    same: dict[str, Any] = {"trials": 1, "out": tmp_path / "o", "store": None, **QUICK}
+    hs.search(noisy, **same)
+    graded = hs.read(noisy, target="grades", ordered=["a", "b"])
+    with pytest.raises(SpecError, match="with data other"):
+        hs.search(graded, **same)
+
+
 def test_a_folder_with_other_files_is_refused(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(PlaceError, match=r"holds other files \(bright\)"):
         hs.search(shapes, trials=1, out=shapes, store=None, **QUICK)

@@ -263,6 +263,13 @@ class Dataset:
         """The columns of `supervision` that the data has, for fingerprints."""
         return tuple(column for column in (self.weights, self.soft) if column)
 
+    @property
+    def decisive(self) -> tuple[Any, ...]:
+        """What decides a model that learns from these rows, as plain values for fingerprints."""
+        labels = self.target.plain(self.labels)
+        files = [content.file for content in self.contents]
+        return (self.ids, labels, files, *self.counting, *self.target.learning_key)
+
     def counted(self) -> "Dataset":
         """Return the rows whose weight is above 0, the only ones to learn from.
 

@@ -180,7 +180,9 @@ class RunState:
 def _checkpoints(out: Path, job: Job) -> Checkpointing:
     runtime = job.runtime.resolved()
     spec = [to_plain(s) for s in (job.recipe, job.finetune, job.augment)]
-    asked = fingerprint(spec, runtime.device, *_forced(runtime))
+    # Of the target the rows have the rest: see `Dataset.decisive`.
+    loss = (job.target.loss, job.target.focal_gamma) if job.target.loss else ()
+    asked = fingerprint([*spec, *loss], runtime.device, *_forced(runtime))
     return Checkpointing(out, asked, job.checkpoint_s)
 
 

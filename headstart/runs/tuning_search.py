@@ -149,8 +149,9 @@ def _asked(
         for p in (trials.splits.train, trials.splits.val)
     ]
     spec = [to_plain(part) for part in (job.recipe, job.finetune, job.split)]
+    own = trials.target.learning_key if job.target == TargetPlan() else ()  # of data read before
     return {
-        "data": fingerprint(rows, to_plain(job.target)),
+        "data": fingerprint(rows, to_plain(job.target), *own),
         "a backbone": f"{job.backbone} {trials.backbone.fingerprint()}",
         "settings": fingerprint(spec, ranges, dict(fixed)),
     }
