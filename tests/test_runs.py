@@ -435,6 +435,48 @@ def test_a_run_that_goes_on_keeps_to_what_it_decided_about_the_disk(
     assert settings["cut_precision"] == "float32"
 
 
+@pytest.mark.parametrize(
+    ("record", "flip", "precision"),
+    [
+        ("own", "none", "auto"),
+        ("own", "both", "float32"),
+        ("of an earlier version", "both", "auto"),
+    ],
+)
+def test_a_decision_about_the_disk_is_kept_for_its_own_settings(
+    record: str, flip: Any, precision: str, shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    job, data, out = replace(job, strategy="finetune"), hs.read(shapes), tmp_path / "run"
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+
+    def stop(stage: str, message: str) -> None:
+        if stage == "split":
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: full)
+        with pytest.raises(KeyboardInterrupt):
+            hs.train(data, out, replace(job, augment=Augment(views=1)), Calls(stage=stop))
+    if record != "own":
+        write_json(out / "checkpoint-cut.json", {"precision": None})
+    augment = Augment(flip=flip, views=1)
+    hs.train(data, out, replace(job, augment=augment, insights="none"))
+    settings = json.loads((out / "recipe.json").read_text())["finetune"]
+    assert settings["cut_precision"] == precision
+
+
+def test_a_refused_command_leaves_what_a_training_decided(
+    shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    job, data, out = replace(job, strategy="finetune"), hs.read(shapes), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        hs.train(data, out, job, stop_in("finetune", 2))
+    decided = (out / "checkpoint-cut.json").read_bytes()
+    with pytest.raises(SpecError, match="was begun with other settings"):
+        hs.train(data, out, replace(job, finetune=replace(job.finetune, thaw="2")))
+    assert (out / "checkpoint-cut.json").read_bytes() == decided
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("harm", ["cut short", "flipped", "removed"])
 def test_a_shard_damaged_during_fine_tuning_is_told_and_the_run_goes_on_to_the_bit(

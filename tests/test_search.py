@@ -366,6 +366,22 @@ def test_a_stopped_run_keeps_its_choice(
     assert len(two_nets) == 1
 
 
+def test_a_stopped_run_searches_again_for_other_rows_and_settings(
+    shapes: Path, tmp_path: Path, two_nets: list[tuple[str, ...]]
+) -> None:
+    same: dict[str, Any] = {"backbone": "auto", "strategy": "extract", "store": tmp_path / "s"}
+    data, out = hs.read(shapes), tmp_path / "run"
+    graded = hs.read(data, target="grades", ordered=["dark", "bright"])
+    asked: list[tuple[hs.Dataset, dict[str, Any]]] = [(data, {}), (graded, {})]
+    asked += [(data.take(range(4, 24)), {}), (data, {"seed": 1}), (data, {"size": 64})]
+    for rows, settings in asked:
+        with pytest.raises(KeyboardInterrupt):
+            hs.train(rows, out, listener=Stops(), **same, **settings)
+    assert len(two_nets) == len(asked)
+    hs.train(data, out, insights="none", **same)  # its search was not lost meanwhile
+    assert len(two_nets) == len(asked)
+
+
 def test_fit_takes_auto_too(shapes: Path, two_nets: list[tuple[str, ...]]) -> None:
     fitted = hs.fit(shapes, backbone="auto", strategy="extract", store=None)
     assert fitted.model.backbone.card.name in NETS

@@ -121,7 +121,7 @@ class BudgetPlan(Record):
     """A plan: seconds of the budget, the choice, and the parts in order.
 
     after: seconds from the end of training to the end of the run. again: seconds that a refitted
-    network adds to these. asked: a fingerprint of the settings that it is the plan of.
+    network adds to these. asked: a fingerprint of the settings and the rows that the plan is for.
     """
 
     budget: float

@@ -11,7 +11,7 @@ from headstart.base.atomic import make_folder, write_json
 from headstart.base.context import RunContext
 from headstart.base.errors import PlaceError, SpecError
 from headstart.base.listener import Listener
-from headstart.base.values import read_value
+from headstart.base.values import fingerprint, read_value, to_plain
 from headstart.data.checks import CheckPlan, Checks, check, good_rows
 from headstart.data.dataset import PARTS, Dataset
 from headstart.data.grouping import grouped
@@ -29,7 +29,7 @@ from headstart.targets.target import check_searched
 
 FILE = "search.json"
 JOURNAL = "trials.jsonl"  # of a search over settings, which processes share
-KEPT = "checkpoint-backbone.json"  # in a run's folder until the run ends
+KEPT = "checkpoint-backbone-{key}.json"  # in a run's folder until the run ends
 SEARCHED, FEATURES = (
     0.2,
     0.3,
@@ -116,21 +116,30 @@ def with_backbone(job: Job, data: Dataset, out: Path, listener: Listener) -> Cho
     """Return a run's job with the backbone that `auto` comes to; other jobs as they are.
 
     The backbones are compared on rows of training and validation alone. So the split is made here,
-    near duplicates kept together, and the run keeps it. A stopped run finds its choice in `out`.
+    near duplicates kept together, and the run keeps it. A stopped run finds its choice in `out`, in
+    a file named by all that decides the search: other rows or settings are searched anew.
     """
     if job.backbone != AUTO:
         return ChosenStart(job, data)
     context = RunContext(job.store, job.runtime.resolved(), listener)
     rows, found = checked_rows(data, context, job.checks)
     parts = split(found.dataset, job.split, together=found.together)
-    path = out / KEPT
+    outside = _rows_of(rows, parts)
+    path = out / KEPT.format(key=_key(job, outside))
     if path.exists():
         compared = read_value(path, BackboneSearch)
     else:
-        compared = compare_outside_test(job, _rows_of(rows, parts), context)
+        compared = compare_outside_test(job, outside, context)
         write_json(path, compared.to_plain())
     listener.stage("backbone", f"{compared.chosen}, chosen by `headstart search`: {compared.why}")
     return ChosenStart(replace(job, backbone=compared.chosen), in_parts(data, parts), compared)
+
+
+def _key(job: Job, rows: Dataset) -> str:
+    """Return the fingerprint of all that decides a run's search. rows: outside the test part."""
+    recipe, limited = job.recipe, job.budget_s > 0
+    prepared = recipe.seed, recipe.size, recipe.fit, recipe.draft
+    return fingerprint(rows.decisive, rows.groups, to_plain(job.target), prepared, limited)
 
 
 def compare_outside_test(job: Job, rows: Dataset, context: RunContext) -> BackboneSearch:
