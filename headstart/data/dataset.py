@@ -1,7 +1,7 @@
 """Datasets: ordered, named examples with paths and labels, but without content."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import repeat
 from typing import Any, overload
@@ -38,6 +38,11 @@ class LeftOut(Record):
     reason: str
     expected: bool = False
     label: str = ""
+
+
+def unexpected(items: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
+    """Return what is left out although it might be an example."""
+    return tuple(item for item in items if not item.expected)
 
 
 @dataclass(frozen=True)

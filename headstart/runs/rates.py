@@ -1,5 +1,6 @@
 """`headstart train DATA --lr-find`: test learning rates, and write nothing."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ from headstart.base.context import RunContext
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.data.checks import check, good_rows
-from headstart.data.dataset import Dataset
+from headstart.data.dataset import Dataset, unexpected
 from headstart.data.splits import split
 from headstart.heads.families import check_supports
 from headstart.modalities.images.augment import AutoViews
@@ -55,4 +56,5 @@ def find_rate(data: Dataset, job: Job, listener: Listener) -> "RateTest":
     splits = split(rows, job.split, together=found.together)
     scratch = job.strategy == "scratch"
     network = run.start.backbone
-    return rate_test(job.spec, network, splits, context, scratch=scratch)
+    tested = rate_test(job.spec, network, splits, context, scratch=scratch)
+    return replace(tested, left_out=unexpected(found.left_out))

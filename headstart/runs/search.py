@@ -13,7 +13,7 @@ from headstart.base.errors import PlaceError, SpecError
 from headstart.base.listener import Listener
 from headstart.base.values import fingerprint, read_value, to_plain
 from headstart.data.checks import CheckPlan, Checks, check, good_rows
-from headstart.data.dataset import PARTS, Dataset
+from headstart.data.dataset import PARTS, Dataset, unexpected
 from headstart.data.grouping import grouped
 from headstart.data.splits import Splits, split
 from headstart.evaluation.backbone_search import (
@@ -54,8 +54,9 @@ def search(
     if out is not None and any((out / name).exists() for name in (FILE, JOURNAL)):
         raise PlaceError(f"{out} holds a search, which is never written over: name another --out.")
     names = plan.backbones or usual_names(data)
-    rows = outside_named_test(checked_rows(data, context, checks)[0])
-    found = search_backbones(rows, names, plan, context)
+    rows, checked = checked_rows(data, context, checks)
+    found = search_backbones(outside_named_test(rows), names, plan, context)
+    found = replace(found, unread=unexpected(checked.left_out))
     if out is not None:
         make_folder(out)
         write_json(out / FILE, found.to_plain())

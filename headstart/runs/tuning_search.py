@@ -15,7 +15,7 @@ from headstart.base.errors import MissingPackage, PlaceError, SpecError
 from headstart.base.runtime import installed
 from headstart.base.values import Settings, fingerprint, to_plain
 from headstart.data.checks import Checks, check, good_rows
-from headstart.data.dataset import Dataset
+from headstart.data.dataset import Dataset, LeftOut, unexpected
 from headstart.data.splits import split
 from headstart.evaluation.tuning_search import TrialPlan, TriedSettings, TuningSearch
 from headstart.evaluation.tuning_space import Setting, TuningSpace, tuned_by
@@ -49,7 +49,7 @@ def search_settings(
     check_installed()
     check_place(out)
     job = _job_of(plan, job).for_data(data, context.listener)
-    trials = _prepared(data, job, context)
+    trials, left_out = _prepared(data, job, context)
     smooths, blocks = trials.smooths, len(trials.backbone.blocks)
     dimensions = space.dimensions(blocks, smooths=smooths)
     fixed = space.fixed(smooths=smooths)
@@ -75,6 +75,7 @@ def search_settings(
             tried=study.tried(),
             running=study.running(),
             others=_others(job),
+            left_out=left_out,
         )
     write_json(out / FILE, found.to_plain())
     if found.best:
@@ -112,8 +113,11 @@ def _job_of(plan: TrialPlan, job: Job) -> Job:
     return replace(job, backbone=plan.backbone, strategy="finetune", **seeds)
 
 
-def _prepared(data: Dataset, job: Job, context: RunContext) -> "TuningTrials":
-    """Check and split the data as a run of the job does, and load its backbone."""
+def _prepared(
+    data: Dataset, job: Job, context: RunContext
+) -> "tuple[TuningTrials, tuple[LeftOut, ...]]":
+    """Check and split the data as a run of the job does, and load its backbone; return what the
+    trials are given, and the files of the data that were not used."""
     from headstart.evaluation.tuning_trial import TuningTrials
 
     backbone = job.recipe.prepared(load_backbone(job.backbone, weights=job.weights))
@@ -126,7 +130,8 @@ def _prepared(data: Dataset, job: Job, context: RunContext) -> "TuningTrials":
     parts = split(found.dataset, job.split, together=together).fitted()
     counts = f"train {len(parts.train):,}, val {len(parts.val):,}"
     listener.stage("split", f"{counts}; the test rows are not read")
-    return TuningTrials(job.spec, backbone, replace(parts, test=parts.test.take([])), context)
+    parts = replace(parts, test=parts.test.take([]))
+    return TuningTrials(job.spec, backbone, parts, context), unexpected(found.left_out)
 
 
 def _confirmed(found: Checks, backbone: Backbone, context: RunContext) -> Checks:
