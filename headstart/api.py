@@ -347,10 +347,12 @@ def search(
             checks=limits,
         )
         space = with_settings(TuningSpace(), settings)
-        return search_settings(rows, asked, space, job, user_path(out), context)
+        tried = search_settings(rows, asked, space, job, user_path(out), context)
+        tell_left_out(tried.left_out, context.listener)
+        return tried
     place, plan = None if out is None else user_path(out), with_settings(SearchPlan(), settings)
     found = search_rows(rows, plan, context, checks=limits, out=place)
-    tell_left_out(found.left_out, context.listener)
+    tell_left_out((*found.unread, *found.left_out), context.listener)
     return found
 
 
@@ -375,10 +377,10 @@ def advise(
     """
     known = {"target", "ordered"} | _names(AdvicePlan, CheckPlan, Runtime)
     check_known(settings, known)
-    rows = read_as(data, with_settings(TargetPlan(), settings))
-    plan, limits = with_settings(AdvicePlan(), settings), with_settings(CheckPlan(), settings)
-    found = advise_on(rows, plan, _context(store, listener, settings), limits)
-    tell_left_out(found.search.left_out, as_listener(listener))
+    target, limits = with_settings(TargetPlan(), settings), with_settings(CheckPlan(), settings)
+    rows, plan = read_as(data, target), with_settings(AdvicePlan(), settings)
+    found = advise_on(rows, plan, _context(store, listener, settings), limits, target)
+    tell_left_out((*found.search.unread, *found.search.left_out), as_listener(listener))
     return found
 
 
@@ -457,7 +459,9 @@ def train(
     if data is not None and rows.origin:
         own = replace(own, source=rows.origin)
     if lr_find:
-        return find_rate(rows, own, listener)
+        tested = find_rate(rows, own, listener)
+        tell_left_out(tested.left_out, listener)
+        return tested
     if out is None:
         raise SpecError("Name the folder for the run: train(data, out).")
     out = user_path(out)

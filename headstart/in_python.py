@@ -13,7 +13,7 @@ from headstart.base.errors import HeadstartError, SpecError
 from headstart.base.listener import Listener
 from headstart.base.paths import user_path
 from headstart.base.store import Store
-from headstart.data.dataset import LeftOut
+from headstart.data.dataset import LeftOut, unexpected
 from headstart.runs.run import Run
 
 P = ParamSpec("P")
@@ -78,6 +78,5 @@ def as_listener(listener: Listener | None) -> Listener:
 
 def tell_left_out(left_out: Iterable[LeftOut], listener: Listener) -> None:
     """Report to the listener what is left out, but for files that surely are no examples."""
-    for item in left_out:
-        if not item.expected:
-            listener.stage("left out", f"{item.path}: {item.reason}")
+    for item in unexpected(left_out):
+        listener.stage("left out", f"{item.path}: {item.reason}")

@@ -1,6 +1,7 @@
 """Readers of boxes: every format gives the same boxes, and one bad annotation stops no other."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from box_data import FORMATS, NAMES, Drawn, coco, cvat, drawn, label_studio, sav
 
 import headstart as hs
 from headstart.base.errors import DataError, SpecError
+from headstart.base.values import fingerprint
 from headstart.data.boxes.parsing import MAX_DEPTH, read_xml, read_yaml
 from headstart.targets.box_values import ExampleBoxes
 
@@ -325,6 +327,15 @@ def test_heads_on_pooled_features_are_refused_for_boxes(tmp_path: Path) -> None:
     for act in (hs.search, hs.advise):
         with pytest.raises(SpecError, match=r"Use headstart\.train"):
             act(tmp_path)
+    with pytest.raises(SpecError, match=r"Use headstart\.train"):
+        hs.search(tmp_path, trials=1, out=tmp_path / "found", store=None)
+    assert not (tmp_path / "found").exists()
+
+
+def test_boxes_of_other_weights_train_another_model(tmp_path: Path) -> None:
+    data = hs.read(coco(tmp_path, drawn(9)))
+    heavy = replace(data, weights=(2.0,) * 9)
+    assert fingerprint(data.decisive) != fingerprint(heavy.decisive)
 
 
 def test_data_without_boxes_is_not_read_as_boxes(tmp_path: Path) -> None:

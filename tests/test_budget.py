@@ -19,6 +19,7 @@ from headstart.base.context import IN_MEMORY
 from headstart.base.deadline import Deadline
 from headstart.base.durations import seconds_of
 from headstart.base.errors import SpecError
+from headstart.base.listener import Listeners
 from headstart.cli.main import main
 from headstart.evaluation.budget import (
     MOST_EPOCHS,
@@ -375,6 +376,28 @@ def test_a_second_ctrl_c_stops_and_the_run_goes_on_by_its_plan(
     finished(run.folder)
     for name in ("model/weights.safetensors", "predictions.csv"):
         assert (whole / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_a_plan_is_not_kept_for_other_rows(
+    shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budgeting, "measured", lambda *args: Paces(0.001, 0.001, step=0.1))
+
+    def stop(stage: str, message: str) -> None:
+        if stage == "head":
+            raise KeyboardInterrupt
+
+    def plan() -> str:
+        lines = Lines()
+        listener = Listeners(lines, Calls(stage=stop))
+        with pytest.raises(KeyboardInterrupt):
+            hs.train(hs.read(shapes), tmp_path / "run", job, listener)
+        return lines.of("plan")[0]
+
+    assert plan().startswith("measuring")
+    assert "counts from now" in plan()
+    (shapes / "dark" / "00.png").unlink()
+    assert plan().startswith("measuring")
 
 
 def test_the_deadline_ends_training_and_leaves_out_what_is_late(

@@ -29,6 +29,7 @@ from headstart.evaluation.evaluation import Estimate, evaluate
 from headstart.models.fitting import two_phases
 from headstart.models.model import Model
 from headstart.runs import run as runs
+from headstart.runs.folds import _key
 from headstart.runs.seeds import train_seeds
 from headstart.runs.stages import RunState, prepared
 from headstart.specs import Augment, FeatureExtraction, FineTune, Job, LinearSpec
@@ -271,6 +272,48 @@ def test_a_finished_fold_of_other_settings_is_not_taken(
     fresh = hs.train(data, tmp_path / "fresh", other).folder
     name = "predictions.csv"
     assert (broken / name).read_bytes() == (fresh / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"target": "number"}, {"target": "number", "loss": "huber"}),
+        ({}, {"target": "grades"}),
+        ({}, None),
+    ],
+    ids=["another loss", "another target", "data of another target"],
+)
+def test_a_finished_fold_of_another_target_is_not_taken(
+    tmp_path: Path, first: dict[str, Any], then: dict[str, Any] | None
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3)).astype(np.uint8)
+    data: Any = (pixels, ["0", "1", "9"] * 10)
+    other = hs.read(data, target="grades") if then is None else data
+    same: dict[str, Any] = {"backbone": "tiny:8", "strategy": "extract", "folds": 2}
+    same |= {"insights": "none", "store": tmp_path / "store"}
+
+    def stop(stage: str, message: str) -> None:
+        if stage == "fold":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hs.train(data, tmp_path / "broken", listener=Calls(stage=stop), **same, **first)
+    broken, fresh = (
+        hs.train(other, tmp_path / name, **same, **(then or {})).folder
+        for name in ("broken", "fresh")
+    )
+    for name in ("predictions.csv", "evaluation.json"):
+        assert (broken / name).read_bytes() == (fresh / name).read_bytes(), name
+
+
+def test_a_fold_that_a_deadline_may_have_cut_short_has_a_key_of_its_own(
+    shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    fold, keys = folded(hs.read(shapes), job.split, 3).folds[0], set[str]()
+    for budget in (0.0, 3600.0):
+        state = RunState.begin(tmp_path, replace(job, budget=budget), hs.Listener())
+        keys.add(_key(state, prepared(state), fold))
+    assert len(keys) == 2
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import count_left_out
 from torch import nn
 
 import headstart as hs
@@ -98,6 +99,16 @@ def test_the_command_writes_nothing_but_features(
         assert "--lr" in shown
     assert not (tmp_path / "run").exists()
     assert main(["train", str(shapes)]) == 2  # without the flag a folder is needed
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_files_that_cannot_be_read_are_named(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shapes / "dark" / "00.png").write_bytes(b"damaged")
+    words = ["--backbone", "tiny:32", "--lr-find", "--max-bad", "0.5"]
+    assert main(["train", str(shapes), *words, "--store", str(tmp_path / "store")]) == 3
+    assert count_left_out(capsys.readouterr().err, "dark/00.png") == 1
 
 
 @pytest.mark.parametrize("kind", [n for n in TARGETS.built_in if not TARGETS[n].no_search])

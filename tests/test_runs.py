@@ -46,6 +46,7 @@ from headstart.specs import (
     NearestSpec,
     RidgeSpec,
 )
+from headstart.targets.plan import TargetPlan
 
 WITH_BFLOAT16 = pytest.mark.skipif(
     not bfloat16_processor(), reason="others refuse bfloat16 on the CPU"
@@ -372,6 +373,18 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_bit(
     assert {p.name for p in broken.iterdir()} == FILES
 
 
+def test_training_does_not_go_on_with_another_loss(shapes: Path, tmp_path: Path, job: Job) -> None:
+    recipe, focal = FeatureExtraction(LinearSpec(epochs=4)), TargetPlan(loss="focal")
+    job = replace(job, recipe=recipe, strategy="extract", target=focal, insights="none")
+    data, out = hs.read(shapes), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        hs.train(data, out, job, stop_in("head", 2))
+    for other in (TargetPlan(), replace(focal, focal_gamma=5.0)):
+        with pytest.raises(SpecError, match="was begun with other settings"):
+            hs.train(data, out, replace(job, target=other))
+    assert hs.train(data, out, job).kept == "head"
+
+
 def test_there_must_be_something_to_resume(shapes: Path, tmp_path: Path, job: Job) -> None:
     with pytest.raises(SpecError, match=r"resume goes on with a run that was cut off"):
         hs.train(hs.read(shapes), tmp_path / "run", replace(job, resume=True))
@@ -420,6 +433,48 @@ def test_a_run_that_goes_on_keeps_to_what_it_decided_about_the_disk(
     hs.train(data, out, job)
     settings = json.loads((out / "recipe.json").read_text())["finetune"]
     assert settings["cut_precision"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("record", "flip", "precision"),
+    [
+        ("own", "none", "auto"),
+        ("own", "both", "float32"),
+        ("of an earlier version", "both", "auto"),
+    ],
+)
+def test_a_decision_about_the_disk_is_kept_for_its_own_settings(
+    record: str, flip: Any, precision: str, shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    job, data, out = replace(job, strategy="finetune"), hs.read(shapes), tmp_path / "run"
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+
+    def stop(stage: str, message: str) -> None:
+        if stage == "split":
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: full)
+        with pytest.raises(KeyboardInterrupt):
+            hs.train(data, out, replace(job, augment=Augment(views=1)), Calls(stage=stop))
+    if record != "own":
+        write_json(out / "checkpoint-cut.json", {"precision": None})
+    augment = Augment(flip=flip, views=1)
+    hs.train(data, out, replace(job, augment=augment, insights="none"))
+    settings = json.loads((out / "recipe.json").read_text())["finetune"]
+    assert settings["cut_precision"] == precision
+
+
+def test_a_refused_command_leaves_what_a_training_decided(
+    shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    job, data, out = replace(job, strategy="finetune"), hs.read(shapes), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        hs.train(data, out, job, stop_in("finetune", 2))
+    decided = (out / "checkpoint-cut.json").read_bytes()
+    with pytest.raises(SpecError, match="was begun with other settings"):
+        hs.train(data, out, replace(job, finetune=replace(job.finetune, thaw="2")))
+    assert (out / "checkpoint-cut.json").read_bytes() == decided
 
 
 @pytest.mark.long

@@ -1,12 +1,15 @@
 """`headstart search`, LogME and `--backbone auto`."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import count_left_out
+from listening import Lines
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.optimize import minimize
@@ -208,6 +211,46 @@ def test_the_json_is_the_table(shapes: Path, capsys: pytest.CaptureFixture[str])
     assert all(t["ms"] > 0 and t["megabytes"] >= 0 and t["fingerprint"] for t in plain["tried"])
 
 
+@pytest.mark.parametrize("command", ["search", "advise"])
+def test_the_suggested_command_reads_the_data_as_it_was_read(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, cells, rng = tmp_path / "my photos" / "rows.csv", ["path,label"], np.random.default_rng(0)
+    data.parent.mkdir()
+    for i in range(30):
+        pixels = rng.normal(60 + 60 * (i % 3), 20, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(data.parent / f"{i}.png")
+        cells.append(f"{i}.png,{i % 3}")
+    data.write_text("\n".join(cells))
+    store = ["--store", str(tmp_path / "store")]
+    words = [command, str(data), "--target", "grades", "--max-bad", "0.5", *store]
+    words += ["--probe-epochs", "0"] if command == "advise" else []
+    assert main([*words, "--backbones", "tiny:8"]) == 0
+    program, *told = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert (program, told[:2]) == ("headstart", ["train", str(data)])
+    told[told.index("RUN")] = str(tmp_path / "run")
+    told += ["--strategy", "extract"] if command == "search" else []
+    assert main([*told, *store, "--insights", "none"]) == 0
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert (recipe["target"]["target"], recipe["checks"]["max_bad"]) == ("grades", 0.5)
+
+
+@pytest.mark.parametrize("words", [["search"], ["search", "--json"], ["advise"]], ids=" ".join)
+def test_files_that_cannot_be_read_are_named(
+    words: list[str], shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shapes / "dark" / "00.png").write_bytes(b"damaged")
+    command, *flags = words
+    flags += ["--probe-epochs", "0"] if command == "advise" else []
+    flags += ["--backbones", "tiny:8", "--max-bad", "0.5", "--store", str(tmp_path / "store")]
+    assert main([command, str(shapes), *flags]) == 3
+    assert count_left_out(capsys.readouterr().err, "dark/00.png") == 1
+    if command == "search":
+        lines = Lines()
+        hs.search(shapes, backbones=["tiny:8"], max_bad=0.5, store=None, listener=lines)
+        assert lines.of("left out")[0].startswith("dark/00.png: ")
+
+
 def test_without_any_backbone_the_first_error_is_raised(shapes: Path) -> None:
     with pytest.raises(UnknownName, match="nowhere"):
         hs.search(shapes, backbones=["nowhere:1"], store=None)
@@ -364,6 +407,22 @@ def test_a_stopped_run_keeps_its_choice(
         hs.train(shapes, tmp_path / "run", listener=Stops(), **settings)
     hs.train(shapes, tmp_path / "run", **settings)
     assert len(two_nets) == 1
+
+
+def test_a_stopped_run_searches_again_for_other_rows_and_settings(
+    shapes: Path, tmp_path: Path, two_nets: list[tuple[str, ...]]
+) -> None:
+    same: dict[str, Any] = {"backbone": "auto", "strategy": "extract", "store": tmp_path / "s"}
+    data, out = hs.read(shapes), tmp_path / "run"
+    graded = hs.read(data, target="grades", ordered=["dark", "bright"])
+    asked: list[tuple[hs.Dataset, dict[str, Any]]] = [(data, {}), (graded, {})]
+    asked += [(data.take(range(4, 24)), {}), (data, {"seed": 1}), (data, {"size": 64})]
+    for rows, settings in asked:
+        with pytest.raises(KeyboardInterrupt):
+            hs.train(rows, out, listener=Stops(), **same, **settings)
+    assert len(two_nets) == len(asked)
+    hs.train(data, out, insights="none", **same)  # its search was not lost meanwhile
+    assert len(two_nets) == len(asked)
 
 
 def test_fit_takes_auto_too(shapes: Path, two_nets: list[tuple[str, ...]]) -> None:

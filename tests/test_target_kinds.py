@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import headstart as hs
+from headstart.base.values import fingerprint
 from headstart.data.dataset import Dataset
 from headstart.data.splits import SplitPlan, split
 from headstart.evaluation.evaluation import Evaluation, evaluate
@@ -97,6 +98,17 @@ def test_the_target_of_a_part_keeps_its_labels(kind: Kind) -> None:
     target, labels = kind.target.present(some)
     texts = target.decode(target.labels(labels))
     assert texts == kind.target.decode(kind.target.labels(some))
+
+
+def test_rows_of_other_kinds_losses_and_weights_train_other_models() -> None:
+    names, rows = ("a", "b"), (("x", "y"), ("x", "y"), (0, 1))
+    targets: list[Target] = [ClassTarget(names, focal=gamma) for gamma in (None, 2.0, 3.0)]
+    targets += [GradesTarget(names), NumberTarget(), NumberTarget("huber")]
+    data = [Dataset(*rows, target) for target in targets]
+    data += [replace(data[0], weights=(1.0, 2.0)), replace(data[0], soft=((0.5, 0.5), (0.1, 0.9)))]
+    assert len({fingerprint(own.decisive) for own in data}) == len(data)
+    # so that checkpoints of earlier versions are found
+    assert fingerprint(data[0].decisive) == fingerprint((*rows[::2], []))
 
 
 def test_the_loss_has_a_row_each_and_a_gradient(kind: Kind) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import count_left_out
 from numpy.typing import NDArray
 
 import headstart as hs
@@ -354,6 +356,14 @@ def test_a_search_over_anything_else_is_refused(noisy: hs.Dataset, tmp_path: Pat
             hs.search(data, **{**same, **change})
 
 
+def test_data_read_as_another_target_is_other_data(noisy: hs.Dataset, tmp_path: Path) -> None:
+    same: dict[str, Any] = {"trials": 1, "out": tmp_path / "o", "store": None, **QUICK}
+    hs.search(noisy, **same)
+    graded = hs.read(noisy, target="grades", ordered=["a", "b"])
+    with pytest.raises(SpecError, match="with data other"):
+        hs.search(graded, **same)
+
+
 def test_a_folder_with_other_files_is_refused(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(PlaceError, match=r"holds other files \(bright\)"):
         hs.search(shapes, trials=1, out=shapes, store=None, **QUICK)
@@ -420,6 +430,24 @@ def test_the_command_prints_what_to_do_next(
     runs = [json.loads((tmp_path / n / "recipe.json").read_text()) for n in ("run", "other")]
     assert runs[0] == runs[1]
     assert runs[0]["finetune"]["thaw"] == best["finetune"]["thaw"]
+
+
+def test_the_command_reads_the_data_as_the_search_did(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shapes / "dark" / "00.png").write_bytes(b"damaged")
+    out, own = tmp_path / "my search", ["--target", "grades", "--ordered", "dark,bright"]
+    words = ["search", str(shapes), "--trials", "1", "--out", str(out), *own, "--max-bad", "0.5"]
+    words += ["--backbone", "tiny:32", "--epochs", "1", "2", "--store", str(tmp_path / "store")]
+    assert main(words) == 3
+    told, err = capsys.readouterr()
+    assert count_left_out(err, "dark/00.png") == 1
+    by_flags, by_file = map(shlex.split, told.splitlines()[-2:])
+    assert by_flags[5:11] == [*own, "--max-bad", "0.5"]
+    assert by_file[4] == str(out / "best.json")
+    found = TuningSearch.read(json.loads((out / "search.json").read_text()))
+    assert "train 'my photos' --out RUN --target grades" in found.command("my photos")
+    assert main([*words, "--json"]) == 3
 
 
 def test_the_table_fits_80_columns() -> None:

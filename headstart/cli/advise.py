@@ -12,6 +12,7 @@ from headstart.cli.printing import print_json, print_line, print_table, tell_lef
 from headstart.cli.progress import WIDE, kept_if_stopped
 from headstart.data.checks import CheckPlan
 from headstart.evaluation.advice import AdvicePlan
+from headstart.targets.plan import TargetPlan
 
 
 def arguments(argv: Sequence[str] = ()) -> Parser:
@@ -27,15 +28,16 @@ def run(args: argparse.Namespace) -> int:
     plan, limits = made(AdvicePlan(), args), made(CheckPlan(), args)
     data, context = opened(args)
     with kept_if_stopped(GOES_ON):
-        found = advise(data, plan, context, limits)
+        found = advise(data, plan, context, limits, made(TargetPlan(), args))
     command = found.command(str(args.data))
+    left_out = (*found.search.unread, *found.search.left_out)
     if args.json:
         print_json({**found.to_plain(), "strategy": found.strategy, "command": command})
-        return tell_left_out(found.search.left_out)
+        return tell_left_out(left_out)
     for paragraph in found.words:
         print(textwrap.fill(display(paragraph), WIDE, break_on_hyphens=False))
         print()
     print_table(found.search.table())
     print()
     print_line(command)
-    return tell_left_out(found.search.left_out)
+    return tell_left_out(left_out)

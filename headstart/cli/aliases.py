@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from os.path import exists
+from shlex import quote
 from typing import NoReturn, Protocol
 
 from headstart.base.errors import MissingPackage, SpecError
@@ -104,7 +105,8 @@ def command_of(argv: Sequence[str], known: Iterable[str]) -> tuple[str, list[str
     if word.startswith("-"):
         raise SpecError(f"A command comes first: `headstart train … {word[:SHOWN]} …`.")
     if exists(word):
-        raise SpecError(f"{word} is no command: type `headstart train {word} --out RUN`.")
+        command = f"headstart train {quote(word)} --out RUN"
+        raise SpecError(f"{word} is no command: type `{command}`.")
     near = get_close_matches(meant, known, n=2)
     hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "See `headstart --help`."
     raise SpecError(f"There is no command {word[:SHOWN]!r}. {hint}")

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from headstart.base.display import Verbatim
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     say("demo", demo.about)
     data, job = demo.read(), replace(demo.job, store=Store(args.store))
     which = "" if args.example == "images" else f" {args.example}"
-    kept = f"what was finished is kept; headstart demo{which} --out {out} goes on from there"
+    again = f"headstart demo{which} --out {quote(str(out))}"
+    kept = f"what was finished is kept; {again} goes on from there"
     with kept_if_stopped(kept):
         finished = train(data, out, job, Terminal())
     print_run(finished)
@@ -66,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"\na few test {demo.row}s, by the saved bundle")
     print_table([*_few_rows(demo.row, few, predictions)])
     print()
-    print_line(f"next: look at {folder / 'report.html'}; headstart predict {folder} FILE…")
+    page, words = folder / "report.html", quote(str(folder))
+    print_line(f"next: look at {page}; headstart predict {words} FILE…")
     return tell_left_out(finished.left_out)
 
 

@@ -42,6 +42,7 @@ def arguments(argv: Sequence[str] = ()) -> Parser:
 
 
 def run(args: argparse.Namespace) -> int:
+    from headstart.evaluation.commands import train_command
     from headstart.modalities.indexing import IndexRequest, write_index
 
     request = IndexRequest(
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         print_table(_table(found))
         if found.labels:
             print()
-            print_line(f"headstart train {args.out} --out RUN")
+            print_line(train_command(str(args.out)))
     return tell_left_out(found.left_out)
 
 

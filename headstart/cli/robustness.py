@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from headstart.base.atomic import check_folder, write_json
@@ -101,7 +102,7 @@ def _keep(test: "RobustnessTest", results: Robustness | None) -> str:
         return f"{results.tried} of {planned} changes were tried, and can't be kept: {why}"
     return (
         f"{results.tried} of {planned} changes were tried and are kept in {file}; "
-        f"`headstart report {test.run}` shows them"
+        f"`headstart report {quote(str(test.run))}` shows them"
     )
 
 

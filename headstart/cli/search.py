@@ -2,6 +2,7 @@
 settings of fine-tuning on the rows of a run."""
 
 import argparse
+import shlex
 import textwrap
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -14,10 +15,11 @@ from headstart.cli.flags import add_flags, flag_of, made
 from headstart.cli.language import translated
 from headstart.cli.measuring import GOES_ON, add_measuring_flags, measuring_parser, opened
 from headstart.cli.parser import Parser
-from headstart.cli.printing import DONE, print_json, print_line, print_table, tell_left_out
+from headstart.cli.printing import print_json, print_line, print_table, tell_left_out
 from headstart.cli.progress import WIDE, kept_if_stopped
 from headstart.data.checks import CheckPlan
 from headstart.evaluation.backbone_search import SearchPlan
+from headstart.evaluation.commands import data_flags, train_command
 from headstart.evaluation.tuning_search import TrialPlan
 from headstart.evaluation.tuning_space import TuningSpace
 from headstart.targets.plan import TargetPlan
@@ -57,8 +59,9 @@ def run(args: argparse.Namespace) -> int:
         print_table(found.table())
         print()
         print(textwrap.fill(display(translated(found.why)), WIDE))
-        print_line(f"headstart train {args.data} --out RUN --backbone {found.chosen}")
-    return tell_left_out(found.left_out)
+        flags = data_flags(made(TargetPlan(), args), limits)
+        print_line(train_command(str(args.data), *flags, "--backbone", found.chosen))
+    return tell_left_out((*found.unread, *found.left_out))
 
 
 def _refuse_idle(args: argparse.Namespace) -> None:
@@ -96,11 +99,12 @@ def _try_settings(args: argparse.Namespace) -> int:
         found = search_settings(data, plan, space, job, args.out, context)
     if args.json:
         print_json(found.to_plain())
-        return DONE
+        return tell_left_out(found.left_out)
     print_table(found.table())
     print()
     print(textwrap.fill(display(found.why), WIDE))
     if found.best:
         print_line(found.command(str(args.data)))
-        print_line(f"or: headstart train --config {args.out / BEST} --out RUN")
-    return DONE
+        best = shlex.quote(str(args.out / BEST))
+        print_line(f"or: headstart train --config {best} --out RUN")
+    return tell_left_out(found.left_out)

@@ -246,7 +246,7 @@ def _find_rate(data: "Dataset", job: Job) -> int:
     print_table(found.table())
     print()
     print(textwrap.fill(found.verdict, WIDE))
-    return DONE
+    return tell_left_out(found.left_out)
 
 
 def _dry_run(data: "Dataset", job: Job, args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Datasets: ordered, named examples with paths and labels, but without content."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import repeat
 from typing import Any, overload
@@ -46,6 +46,11 @@ class LeftOut(Record):
     expected: bool = False
     label: str = ""
     missing: bool = field(default=False, metadata=later())
+
+
+def unexpected(items: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
+    """Return what is left out although it might be an example."""
+    return tuple(item for item in items if not item.expected)
 
 
 @dataclass(frozen=True)
@@ -272,6 +277,13 @@ class Dataset:
     def counting(self) -> tuple[tuple[Any, ...], ...]:
         """The columns of `supervision` that the data has, for fingerprints."""
         return tuple(column for column in (self.weights, self.soft) if column)
+
+    @property
+    def decisive(self) -> tuple[Any, ...]:
+        """What decides a model that learns from these rows, as plain values for fingerprints."""
+        labels = self.target.plain(self.labels)
+        files = [content.file for content in self.contents]
+        return (self.ids, labels, files, *self.counting, *self.target.learning_key)
 
     def counted(self) -> "Dataset":
         """Return the rows whose weight is above 0, the only ones to learn from.

@@ -6,14 +6,14 @@ the answer is measured: what is slower must be better by more than the interval 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
 
 from headstart.base.errors import SpecError
 from headstart.base.notebook import html_table
-from headstart.base.values import Record, check_seed
+from headstart.base.values import Record, check_seed, later
 from headstart.data.dataset import Dataset
 from headstart.evaluation.backbone_search import (
     FEWEST,
@@ -21,6 +21,7 @@ from headstart.evaluation.backbone_search import (
     TriedBackbone,
     cross_validated_head,
 )
+from headstart.evaluation.commands import train_command
 from headstart.evaluation.evaluation import Estimate, compare
 from headstart.evaluation.tuning_probe import ProbeAnswers, TuningProbe
 from headstart.features.extract import FeatureTable
@@ -83,7 +84,8 @@ class Advice(Record):
     kind: of the examples, such as "image". rows: all readable ones. smallest: rows of the smallest
     class or rarest label; 0 for other targets. shares: whether the merit is a share of right
     answers. search: the backbones compared. thaw: "none" for a head alone, else the layers. words:
-    the advice and its reasons, as paragraphs.
+    the advice and its reasons, as paragraphs. flags: with which `headstart train` reads the data as
+    it was read here.
 
     >>> advice = hs.advise("photos")  # doctest: +SKIP
     >>> print(advice)  # in words  # doctest: +SKIP
@@ -98,6 +100,7 @@ class Advice(Record):
     measured: Measured
     thaw: str = NONE
     words: tuple[str, ...] = ()
+    flags: tuple[str, ...] = field(default=(), metadata=later())
 
     @property
     def backbone(self) -> TriedBackbone:
@@ -138,8 +141,8 @@ class Advice(Record):
 
     def command(self, data: str) -> str:
         """Return the command that follows the advice."""
-        how = "--strategy extract" if self.thaw == NONE else f"--thaw {self.thaw}"
-        return f"headstart train {data} --out RUN --backbone {self.search.chosen} {how}"
+        how = ("--strategy", "extract") if self.thaw == NONE else ("--thaw", self.thaw)
+        return train_command(data, *self.flags, "--backbone", self.search.chosen, *how)
 
     def __repr__(self) -> str:
         return "\n\n".join([*self.words, self.command("DATA")])

@@ -99,7 +99,8 @@ class BackboneSearch(Record):
     merit_name: of the merit, such as "accuracy". rows: of the sample. chosen: what `--backbone
     auto` takes: the best, or a faster one that is not worse by more than the interval of their
     difference. left_out: backbones that could not be tried, with the reason. most_ms: what the
-    chosen one was to take at most, if a faster one was tried; 0 for no limit.
+    chosen one was to take at most, if a faster one was tried; 0 for no limit. unread: files of the
+    data that were not used, with the reason.
 
     >>> hs.search("photos").tried[0].name  # doctest: +SKIP
     'packaged:efficientnet_lite2'
@@ -112,6 +113,7 @@ class BackboneSearch(Record):
     tried: tuple[TriedBackbone, ...]
     left_out: tuple[LeftOut, ...] = ()
     most_ms: float = field(default=0.0, metadata=later())
+    unread: tuple[LeftOut, ...] = field(default=(), metadata=later())
 
     def __repr__(self) -> str:
         return text_table([*self.table(), *self._others()])

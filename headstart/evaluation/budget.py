@@ -146,7 +146,7 @@ class BudgetPlan(Record):
 
     after: seconds from the end of training to the end of the run. again: seconds that a refitted
     network adds to these. baseline: seconds of the baseline beside one model. asked: a fingerprint
-    of the settings that it is the plan of.
+    of the settings and the rows that the plan is for.
     """
 
     budget: float

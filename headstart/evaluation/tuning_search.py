@@ -1,16 +1,19 @@
 """Settings of fine-tuning that were tried on one backbone, and the best of them."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from headstart.base.errors import SpecError
 from headstart.base.notebook import text_table
-from headstart.base.values import Record, check_seed
+from headstart.base.values import Record, Settings, check_seed, kind_of, later
+from headstart.data.checks import CheckPlan
+from headstart.data.dataset import LeftOut
+from headstart.evaluation.commands import data_flags, train_command
 from headstart.evaluation.tuning_space import Setting
 from headstart.heads.head import check_counts
 from headstart.modalities.sources import DEFAULT_BACKBONE
+from headstart.targets.plan import TargetPlan
 
 MOST = 10_000  # trials
 SHOWN = 20  # lines of the table
@@ -22,6 +25,7 @@ SHORT = {
     "dropout": "drop",
 }
 TrialState = Literal["done", "pruned", "diverged"]
+Spec = TypeVar("Spec")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class TuningSearch(Record):
     tried: tuple[TriedSettings, ...] = ()
     running: int = 0
     others: dict[str, Any] = field(default_factory=dict)  # keys of `train --config` for this data
+    left_out: tuple[LeftOut, ...] = field(default=(), metadata=later())
 
     @property
     def ranked(self) -> tuple[TriedSettings, ...]:
@@ -133,8 +138,9 @@ class TuningSearch(Record):
             return ""
         given: Mapping[str, Any] = {"backbone": self.backbone, **best.settings}
         given = {**given, **({"seed": self.seed} if self.seed else {})}
-        flags = (f"--{n.replace('_', '-')} {shlex.quote(_exact(v))}" for n, v in given.items())
-        return f"headstart train {shlex.quote(data)} --out RUN {' '.join(flags)}"
+        flags = [word for n, v in given.items() for word in (f"--{n.replace('_', '-')}", _exact(v))]
+        target, checks = self._plan("target", TargetPlan), self._plan("checks", CheckPlan)
+        return train_command(data, *data_flags(target, checks), *flags)
 
     def config(self) -> dict[str, Any]:
         """Return the best settings as a file for `headstart train --config`."""
@@ -143,6 +149,10 @@ class TuningSearch(Record):
         if "thaw" in tuned:
             tuned["thaw"] = str(tuned["thaw"])
         return {**self.others, "backbone": self.backbone, "finetune": tuned}
+
+    def _plan(self, name: str, kind: type[Spec]) -> Spec:
+        """Return a spec of `others`, the usual one if it is not there."""
+        return Settings(self.others.get(name, {}), kind_of(kind)).spec(kind)
 
     def __repr__(self) -> str:
         return f"{text_table(self.table())}\n{self.why}"

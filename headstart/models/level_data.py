@@ -104,10 +104,7 @@ class LevelData:
             return self.context
         assert self.start.tap is not None
         assert self.start.table is not None
-        rows = [
-            (p.ids, p.target.decode(p.y), [content.file for content in p.contents])
-            for p in (self.splits.train, self.splits.val)
-        ]
+        rows = [part.decisive for part in (self.splits.train, self.splits.val)]
         views = repr(followed(self.spec.views))
         made = [self.start.table.made_by, self.start.tap.name, views, *decisive]
         own = self.context.checkpoints.of(name, self.backbone.fingerprint(), rows, made)

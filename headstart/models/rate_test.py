@@ -6,7 +6,7 @@ constant factor. The steps start from stored activations, as training does.
 
 import math
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from headstart.base.context import RunContext
 from headstart.base.errors import SpecError
 from headstart.base.notebook import text_table
 from headstart.base.runtime import ON_CPU, torch_threads
-from headstart.base.values import Record
+from headstart.base.values import Record, later
+from headstart.data.dataset import LeftOut
 from headstart.data.splits import Splits
 from headstart.heads.specs import LinearSpec, TrainedSpec
 from headstart.models.finetuning import thaw, what_learns
@@ -48,7 +49,8 @@ class RateTest(Record):
     """The losses of single steps of training at rising learning rates.
 
     setting: that the rate is of, "lr" or "head_lr". rates, losses: of each step; losses are means
-    over the batch, before the step. usual: the rate that training would use now.
+    over the batch, before the step. usual: the rate that training would use now. left_out: files
+    of the data that were not used.
 
     >>> hs.train("photos", lr_find=True).suggested  # doctest: +SKIP
     0.00032
@@ -58,6 +60,7 @@ class RateTest(Record):
     usual: float
     rates: tuple[float, ...]
     losses: tuple[float, ...]
+    left_out: tuple[LeftOut, ...] = field(default=(), metadata=later())
 
     @property
     def smooth(self) -> NDArray[np.float64]:

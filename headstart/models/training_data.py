@@ -190,10 +190,7 @@ class TrainingData:
         """
         if self.context.checkpoints.path is None:
             return self.context
-        parts = (self.splits.train, self.splits.val)
-        rows = [
-            (p.ids, p.labels, [content.file for content in p.contents], *p.counting) for p in parts
-        ]
+        rows = [part.decisive for part in (self.splits.train, self.splits.val)]
         begun = [array_name(s) if isinstance(s, np.ndarray) else s for s in starts]
         own = self.context.checkpoints.of(name, backbone.fingerprint(), rows, begun)
         return replace(self.context, checkpoints=own)

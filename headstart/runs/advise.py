@@ -18,7 +18,7 @@ from headstart.base.listener import Listener
 from headstart.base.runtime import installed
 from headstart.data.checks import CheckPlan
 from headstart.data.content import prepared
-from headstart.data.dataset import Dataset
+from headstart.data.dataset import Dataset, unexpected
 from headstart.data.sampling import sample
 from headstart.evaluation.advice import (
     Advice,
@@ -35,27 +35,34 @@ from headstart.evaluation.backbone_search import (
     features_of,
     search_backbones,
 )
+from headstart.evaluation.commands import data_flags
 from headstart.evaluation.source_distance import SourceDistance, has_distance, source_distance
 from headstart.evaluation.tuning_probe import ProbeAnswers, tuning_probe
 from headstart.features.loading import load_for_features
 from headstart.modalities.sources import load_backbone
 from headstart.reporting.advice import advice_text
 from headstart.runs.search import checked_rows, outside_named_test, usual_names
+from headstart.targets.plan import TargetPlan
 
 VERY_FAR = "very far"
 
 
 def advise(
-    data: Dataset, plan: AdvicePlan, context: RunContext, checks: CheckPlan | None = None
+    data: Dataset,
+    plan: AdvicePlan,
+    context: RunContext,
+    checks: CheckPlan | None = None,
+    target: TargetPlan | None = None,
 ) -> Advice:
     """Return what to do with a data set, measured on a sample of its readable rows.
 
     Copies and groups are held out together, and no split is made; a test part that the data names
-    is left out. Raises DataError for data that is
-    unusable or too small, SpecError without a backbone for this kind of examples.
+    is left out. target: by which the data was read. Raises DataError for data that is unusable or
+    too small, SpecError without a backbone for this kind of examples.
     """
     names = plan.backbones or usual_names(data)
-    rows = outside_named_test(checked_rows(data, context, checks)[0])
+    rows, checked = checked_rows(data, context, checks)
+    rows = outside_named_test(rows)
     asked = SearchPlan(tuple(names), plan.rows, plan.seed)
     found = search_backbones(rows, names, asked, context)
     few = sample(rows, plan.rows, plan.seed)
@@ -65,9 +72,10 @@ def advise(
         rows=len(rows),
         smallest=smallest_group(rows),
         shares=rows.target.counts_right,
-        search=found,
+        search=replace(found, unread=unexpected(checked.left_out)),
         measured=measured,
         thaw=chosen_thaw(answers),
+        flags=data_flags(target or TargetPlan(), checks or CheckPlan()),
     )
     return replace(advice, words=advice_text(advice, plan.language))
 

@@ -64,13 +64,15 @@ def deadline_of(job: Job, began: float | None, listener: Listener) -> Deadline:
 def budgeted(state: RunState, run: PreparedRun, parts: RunParts) -> Budgeted | None:
     """Make a plan of what fits into the budget, and adopt it; None without a budget.
 
-    parts: of all rows, near duplicates not yet confirmed. A run that goes on keeps its plan.
-    Raises SpecError for a budget into which nothing fits.
+    parts: of all rows, near duplicates not yet confirmed. A run that goes on with the same rows
+    keeps its plan. Raises SpecError for a budget into which nothing fits.
     """
     if not state.job.budget_s:
         return None
-    asked = asked_of(state.job)
-    if (plan := _recorded(state.out / KEPT, asked)) is not None:
+    earlier = asked_of(state.job)  # as earlier versions wrote it, without the data
+    rows = parts.recorded
+    asked = fingerprint(earlier, [own.decisive for own in (rows.train, rows.val, rows.test)])
+    if (plan := _recorded(state.out / KEPT, asked, earlier)) is not None:
         left = f"the budget of {spoken(state.job.budget_s)} counts from now"
         state.tell("plan", f"going on with {plan.choice.in_words}, as planned before; {left}")
         adopted = _adopted(state, run, plan)
@@ -188,11 +190,11 @@ def _size(state: RunState, run: PreparedRun, parts: RunParts) -> RunSize:
     )
 
 
-def _recorded(path: Path, asked: str) -> BudgetPlan | None:
-    """Return the plan of a run that goes on; None if there is none for these settings."""
+def _recorded(path: Path, *asked: str) -> BudgetPlan | None:
+    """Return the plan of a run that goes on; None if there is none with such a fingerprint."""
     with suppress(OSError, SpecError):
         plan = read_value(path, BudgetPlan)
-        if plan.asked == asked:
+        if plan.asked in asked:
             return plan
     return None
 

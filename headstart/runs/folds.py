@@ -254,13 +254,13 @@ def _fresh(run: PreparedRun) -> PreparedRun:
 def _key(state: RunState, run: PreparedRun, splits: Splits) -> str:
     """Return the fingerprint of all that decides a fold's result."""
     job, start = state.job, run.start
-    parts = (splits.train, splits.val, splits.test)
-    rows = [(p.ids, p.labels, [content.file for content in p.contents], *p.counting) for p in parts]
+    rows = [part.decisive for part in (splits.train, splits.val, splits.test)]
     x = array_name(start.table.x) if start.table else ""
     kept = start.tap.precision if start.tap else "nothing"
     asked = (job.strategy, job.baseline, job.tta, job.refit, to_plain(job.trust), kept)
     network, members = start.backbone.fingerprint(), (job.members,) if job.members > 1 else ()
-    return fingerprint(state.context.checkpoints.job, network, rows, x, asked, *members)
+    budget = ("budget",) if job.budget_s else ()  # whose deadline may cut a fold short
+    return fingerprint(state.context.checkpoints.job, network, rows, x, asked, *members, *budget)
 
 
 def _record(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,7 @@ def optional(
     except Exception as error:
         state.tell(stage, f"{lost}: {str(error) or type(error).__name__}{remedy}")
     except KeyboardInterrupt as error:
-        done = f"the run is finished, and `headstart report {state.out}` makes its page"
+        done = f"the run is finished, and `headstart report {quote(str(state.out))}` makes its page"
         error.args = error.args or (done,)
         raise
 

@@ -1,6 +1,7 @@
 """`headstart train DATA --lr-find`: test learning rates, and write nothing."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from headstart.base.context import RunContext
 from headstart.base.errors import SpecError
 from headstart.base.listener import Listener
 from headstart.data.checks import check, good_rows
-from headstart.data.dataset import Dataset
+from headstart.data.dataset import Dataset, unexpected
 from headstart.heads.families import check_supports
 from headstart.modalities.images.augment import AutoViews
 from headstart.modalities.reading import survey
@@ -73,4 +74,5 @@ def find_rate(data: Dataset, job: Job, listener: Listener) -> "RateTest":
     splits = parts.folds[0] if parts.folds else parts.whole
     scratch = job.strategy == "scratch"
     network = run.start.backbone
-    return rate_test(job.spec, network, splits, context, scratch=scratch)
+    tested = rate_test(job.spec, network, splits, context, scratch=scratch)
+    return replace(tested, left_out=unexpected(found.left_out))

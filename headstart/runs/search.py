@@ -11,9 +11,9 @@ from headstart.base.atomic import make_folder, write_json
 from headstart.base.context import RunContext
 from headstart.base.errors import PlaceError, SpecError
 from headstart.base.listener import Listener
-from headstart.base.values import read_value
+from headstart.base.values import fingerprint, read_value, to_plain
 from headstart.data.checks import CheckPlan, Checks, check, good_rows
-from headstart.data.dataset import PARTS, Dataset
+from headstart.data.dataset import PARTS, Dataset, unexpected
 from headstart.data.grouping import grouped
 from headstart.data.splits import Splits, split
 from headstart.evaluation.backbone_search import (
@@ -29,7 +29,7 @@ from headstart.targets.target import check_searched
 
 FILE = "search.json"
 JOURNAL = "trials.jsonl"  # of a search over settings, which processes share
-KEPT = "checkpoint-backbone.json"  # in a run's folder until the run ends
+KEPT = "checkpoint-backbone-{key}.json"  # in a run's folder until the run ends
 SEARCHED, FEATURES = (
     0.2,
     0.3,
@@ -54,8 +54,9 @@ def search(
     if out is not None and any((out / name).exists() for name in (FILE, JOURNAL)):
         raise PlaceError(f"{out} holds a search, which is never written over: name another --out.")
     names = plan.backbones or usual_names(data)
-    rows = outside_named_test(checked_rows(data, context, checks)[0])
-    found = search_backbones(rows, names, plan, context)
+    rows, checked = checked_rows(data, context, checks)
+    found = search_backbones(outside_named_test(rows), names, plan, context)
+    found = replace(found, unread=unexpected(checked.left_out))
     if out is not None:
         make_folder(out)
         write_json(out / FILE, found.to_plain())
@@ -116,21 +117,30 @@ def with_backbone(job: Job, data: Dataset, out: Path, listener: Listener) -> Cho
     """Return a run's job with the backbone that `auto` comes to; other jobs as they are.
 
     The backbones are compared on rows of training and validation alone. So the split is made here,
-    near duplicates kept together, and the run keeps it. A stopped run finds its choice in `out`.
+    near duplicates kept together, and the run keeps it. A stopped run finds its choice in `out`, in
+    a file named by all that decides the search: other rows or settings are searched anew.
     """
     if job.backbone != AUTO:
         return ChosenStart(job, data)
     context = RunContext(job.store, job.runtime.resolved(), listener)
     rows, found = checked_rows(data, context, job.checks)
     parts = split(found.dataset, job.split, together=found.together)
-    path = out / KEPT
+    outside = _rows_of(rows, parts)
+    path = out / KEPT.format(key=_key(job, outside))
     if path.exists():
         compared = read_value(path, BackboneSearch)
     else:
-        compared = compare_outside_test(job, _rows_of(rows, parts), context)
+        compared = compare_outside_test(job, outside, context)
         write_json(path, compared.to_plain())
     listener.stage("backbone", f"{compared.chosen}, chosen by `headstart search`: {compared.why}")
     return ChosenStart(replace(job, backbone=compared.chosen), in_parts(data, parts), compared)
+
+
+def _key(job: Job, rows: Dataset) -> str:
+    """Return the fingerprint of all that decides a run's search. rows: outside the test part."""
+    recipe, limited = job.recipe, job.budget_s > 0
+    prepared = recipe.seed, recipe.size, recipe.fit, recipe.draft
+    return fingerprint(rows.decisive, rows.groups, to_plain(job.target), prepared, limited)
 
 
 def compare_outside_test(job: Job, rows: Dataset, context: RunContext) -> BackboneSearch:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ from headstart.models.training_data import (
 )
 from headstart.models.wording import ALL_ALIKE, described, extracted
 from headstart.reporting.run_files import Provenance
+from headstart.runs.folder import CHECKPOINTS
 from headstart.runs.job import Job
 from headstart.runs.provenance import provenance
 from headstart.targets.predictions import Predictions
@@ -53,6 +55,7 @@ RANDOM = (
     "to transfer; leave the flag out, unless random weights are what you want to compare with"
 )
 CUT = "checkpoint-cut.json"  # what a run decided to keep at the cut
+ASKED = "asked"  # the key in it of the fingerprint that the decision is for
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +183,9 @@ class RunState:
 def _checkpoints(out: Path, job: Job) -> Checkpointing:
     runtime = job.runtime.resolved()
     spec = [to_plain(s) for s in (job.recipe, job.finetune, job.augment)]
-    asked = fingerprint(spec, runtime.device, *_forced(runtime))
+    # Of the target the rows have the rest: see `Dataset.decisive`.
+    loss = (job.target.loss, job.target.focal_gamma) if job.target.loss else ()
+    asked = fingerprint([*spec, *loss], runtime.device, *_forced(runtime))
     return Checkpointing(out, asked, job.checkpoint_s)
 
 
@@ -261,8 +266,9 @@ def _untrained(job: Job) -> Backbone | None:
 def with_cut(state: RunState, run: PreparedRun, data: Dataset) -> PreparedRun:
     """Decide which activations to keep at the cut, if there is a second phase.
 
-    The decision is written to checkpoint-cut.json; a resumed run reads it from there, unless views
-    are drawn anew in every epoch: their activations cannot be kept.
+    The decision is written to checkpoint-cut.json, with a fingerprint of the settings and the data
+    that it is for; a resumed run reads it from there, unless views are drawn anew in every epoch:
+    their activations cannot be kept.
     """
     thawed, path = run.start.thawed, state.out / CUT
     if run.start.levels is not None:  # they are kept whatever learns
@@ -274,14 +280,34 @@ def with_cut(state: RunState, run: PreparedRun, data: Dataset) -> PreparedRun:
         return run
     rows = rows_at_cut(thawed, data, state.context)
     stored_views = Views(state.job.augment).count > 0
-    if os.path.lexists(path) and thawed.cut is not None and stored_views:
+    asked = _cut_key(state, run, data)
+    if thawed.cut is not None and stored_views and _is_for(path, asked):
         precision = _recorded(path, run.settings)
         tap = thawed.tap(rows, precision) if precision else None
     else:
         tap = tap_for(run.settings, thawed, rows, state.job.augment, state.context)
-        write_json(path, {"precision": tap.precision if tap else None})
+        # A training that was begun keeps the decision that it was begun with.
+        if not any(state.out.glob(f"{CHECKPOINTS}.safetensors")):
+            write_json(path, {"precision": tap.precision if tap else None, ASKED: asked})
     start = kept_at_cut(run.start, tap)
     return replace(run, start=start, settings=start.settings or run.settings)
+
+
+def _cut_key(state: RunState, run: PreparedRun, data: Dataset) -> str:
+    """Return the fingerprint of all that a decision on the cut is for; a plan may change epochs."""
+    network, thawed = run.start.backbone.fingerprint(), run.start.thawed
+    layers = thawed.thawed if thawed else ()
+    views, precision = to_plain(state.job.augment), run.settings.cut_precision
+    return fingerprint(network, layers, views, precision, data.decisive)
+
+
+def _is_for(path: Path, asked: str) -> bool:
+    """Return whether a file holds a decision for this fingerprint, or something that `_recorded`
+    refuses. Decisions of earlier versions have no fingerprint, and are taken for any."""
+    with suppress(OSError, ValueError, RecursionError):
+        plain = json.loads(read_bytes(path))
+        return not isinstance(plain, dict) or plain.get(ASKED, asked) == asked
+    return os.path.lexists(path)
 
 
 def _recorded(path: Path, settings: FineTune) -> Precision | None:
@@ -293,6 +319,8 @@ def _recorded(path: Path, settings: FineTune) -> Precision | None:
     precisions = get_args(Precision) if asked == "auto" else (asked,)
     try:
         plain = json.loads(read_bytes(path))
+        if isinstance(plain, dict):
+            plain.pop(ASKED, None)
         if plain not in [{"precision": precision} for precision in (None, *precisions)]:
             raise ValueError(plain)
         return plain["precision"]

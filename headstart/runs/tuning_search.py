@@ -15,7 +15,7 @@ from headstart.base.errors import MissingPackage, PlaceError, SpecError
 from headstart.base.runtime import installed
 from headstart.base.values import Settings, fingerprint, to_plain
 from headstart.data.checks import Checks, check, good_rows
-from headstart.data.dataset import Dataset
+from headstart.data.dataset import Dataset, LeftOut, unexpected
 from headstart.data.splits import split
 from headstart.evaluation.tuning_search import TrialPlan, TriedSettings, TuningSearch
 from headstart.evaluation.tuning_space import Setting, TuningSpace, tuned_by
@@ -26,6 +26,7 @@ from headstart.models.training_data import table_of
 from headstart.runs.job import AUTO, Job
 from headstart.runs.search import FILE, JOURNAL
 from headstart.targets.plan import TargetPlan
+from headstart.targets.target import check_searched
 
 if TYPE_CHECKING:
     from headstart.evaluation.tuning_trial import TuningTrials
@@ -41,12 +42,14 @@ def search_settings(
 
     job: of the run that the settings are for; it is split as that run. Test rows are not read.
     Trials that other processes are at are not waited for. Raises PlaceError for a folder that holds
-    anything else, SpecError for a search over other data, rows, layers or settings, MissingPackage.
+    anything else, SpecError for a search over other data, rows, layers or settings and for a target
+    that is not searched, MissingPackage.
     """
+    check_searched(data.target)
     check_installed()
     check_place(out)
     job = _job_of(plan, job).for_data(data, context.listener)
-    trials = _prepared(data, job, context)
+    trials, left_out = _prepared(data, job, context)
     smooths, blocks = trials.smooths, len(trials.backbone.blocks)
     dimensions = space.dimensions(blocks, smooths=smooths)
     fixed = space.fixed(smooths=smooths)
@@ -72,6 +75,7 @@ def search_settings(
             tried=study.tried(),
             running=study.running(),
             others=_others(job),
+            left_out=left_out,
         )
     write_json(out / FILE, found.to_plain())
     if found.best:
@@ -109,8 +113,11 @@ def _job_of(plan: TrialPlan, job: Job) -> Job:
     return replace(job, backbone=plan.backbone, strategy="finetune", **seeds)
 
 
-def _prepared(data: Dataset, job: Job, context: RunContext) -> "TuningTrials":
-    """Check and split the data as a run of the job does, and load its backbone."""
+def _prepared(
+    data: Dataset, job: Job, context: RunContext
+) -> "tuple[TuningTrials, tuple[LeftOut, ...]]":
+    """Check and split the data as a run of the job does, and load its backbone; return what the
+    trials are given, and the files of the data that were not used."""
     from headstart.evaluation.tuning_trial import TuningTrials
 
     backbone = job.recipe.prepared(load_backbone(job.backbone, weights=job.weights))
@@ -123,7 +130,8 @@ def _prepared(data: Dataset, job: Job, context: RunContext) -> "TuningTrials":
     parts = split(found.dataset, job.split, together=together).fitted()
     counts = f"train {len(parts.train):,}, val {len(parts.val):,}"
     listener.stage("split", f"{counts}; the test rows are not read")
-    return TuningTrials(job.spec, backbone, replace(parts, test=parts.test.take([])), context)
+    parts = replace(parts, test=parts.test.take([]))
+    return TuningTrials(job.spec, backbone, parts, context), unexpected(found.left_out)
 
 
 def _confirmed(found: Checks, backbone: Backbone, context: RunContext) -> Checks:
@@ -146,8 +154,9 @@ def _asked(
         for p in (trials.splits.train, trials.splits.val)
     ]
     spec = [to_plain(part) for part in (job.recipe, job.finetune, job.split)]
+    own = trials.target.learning_key if job.target == TargetPlan() else ()  # of data read before
     return {
-        "data": fingerprint(rows, to_plain(job.target)),
+        "data": fingerprint(rows, to_plain(job.target), *own),
         "a backbone": f"{job.backbone} {trials.backbone.fingerprint()}",
         "settings": fingerprint(spec, ranges, dict(fixed)),
     }

@@ -146,6 +146,10 @@ class BoxesTarget(Target):
     def plain(self, labels: Sequence[ExampleBoxes]) -> tuple[str, ...]:
         return tuple(self.decode(self.labels(labels)))
 
+    @property
+    def learning_key(self) -> tuple[Any, ...]:
+        return ()
+
     def check_names(self) -> None:
         check_class_names(self.names, {})
         if not self.names:

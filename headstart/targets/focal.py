@@ -34,6 +34,10 @@ class FocalTarget(Target):
         return self._with(getattr(asked, "focal", None))
 
     @property
+    def learning_key(self) -> tuple[Any, ...]:
+        return () if self.focal is None else ("focal", self.focal)
+
+    @property
     def solvable(self) -> bool:
         return self.focal is None
 

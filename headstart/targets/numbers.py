@@ -113,6 +113,9 @@ class NumberTarget(Target):
             raise DataError(f"A value is from -{LARGEST:g} to {LARGEST:g}; got {odd[0]}.")
         return y
 
+    def plain(self, labels: Sequence[Any]) -> tuple[float, ...]:
+        return tuple(map(float, labels))
+
     def decode(self, y: Labels) -> list[str]:
         return [as_text(float(value)) for value in y]
 
@@ -186,6 +189,10 @@ class NumberTarget(Target):
     def raw_losses(self, raw: NDArray[np.float64], y: Labels) -> NDArray[np.float64]:
         standard = ((y - self.mean) / self.std).astype(np.float32)  # as `soft` gives them
         return self._losses_of(standard[:, None] - raw)
+
+    @property
+    def learning_key(self) -> tuple[Any, ...]:
+        return () if self.objective == "squared" else (self.objective,)
 
     @property
     def solvable(self) -> bool:

@@ -378,6 +378,15 @@ class Target(Protocol):
         return self
 
     @property
+    def learning_key(self) -> tuple[Any, ...]:
+        """What decides training beside the rows and their labels, as plain values for fingerprints.
+
+        By default the kind. It is () where labels of this form are of no other kind and the loss is
+        the usual one.
+        """
+        return (self.kind,)
+
+    @property
     def solvable(self) -> bool:
         """Whether heads with a closed form or a convex loss minimise what `loss` asks for."""
         return self.link is not None
