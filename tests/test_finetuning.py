@@ -371,8 +371,8 @@ def test_fit_refuses_to_fine_tune_nothing(parts: hs.Splits) -> None:
         fit(FineTune(thaw="none"), model, parts, store=None)
 
 
-def test_what_is_thawed_is_said_once() -> None:
-    with pytest.raises(SpecError, match="said once"):
+def test_what_is_thawed_is_named_once() -> None:
+    with pytest.raises(SpecError, match="exclude each other"):
         FineTune(thaw="2", thaw_from=100)
 
 
