@@ -431,16 +431,6 @@ def test_folds_ask_no_more_neighbours_than_the_smallest_has_rows() -> None:
     assert [entry["neighbours"] for entry in usual.path] == [20, 10, 5, 3, 1]
 
 
-def test_views_are_learned_from_without_validation_rows_too() -> None:
-    x, y = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32), np.arange(8) % 2
-    plain = FeatureTable(tuple("abcdefgh"), x, y, ("a", "b"), "")  # type: ignore[arg-type]
-    view, none = replace(plain, x=x + 1), FeatureTable((), x[:0], y[:0], ("a", "b"), "")  # type: ignore[arg-type]
-    spec, backbone = FeatureExtraction(LogisticSpec(l2=(0.1,))), hs.load_backbone("tiny:8")
-    found = fit_tables(spec, backbone, (plain, view), none).model.head
-    both = Rows(np.concatenate([x, x + 1]), np.tile(y, 2), ("a", "b"))
-    assert np.array_equal(found.raw(x), fit_head(spec.head, both, none).head.raw(x))
-
-
 def test_a_head_without_validation_is_chosen_by_folds_of_whole_groups(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

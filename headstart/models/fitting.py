@@ -278,7 +278,8 @@ def fit_tables(
 
         network = reopened(backbone) if isinstance(backbone, Frozen) else backbone
         return train_head(spec, spec.head, network, new or tuple(views), val, context)
-    return solved_result(spec, backbone, stacked(views), val, target)
+    judged = stacked(views if len(val) else views[:1])  # folds must not separate views of a row
+    return solved_result(spec, backbone, judged, val, target)
 
 
 def solved_result(
