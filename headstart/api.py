@@ -644,10 +644,11 @@ def _job(
     if "store" in settings:
         settings = settings | {"store": as_store(settings["store"])}
     job = job_with(job, settings)
-    if isinstance(job.augment, UserViews) and not job.trains:
+    if isinstance(job.augment, UserViews) and not job.trains and (not job.shots or job.idle_views):
+        how = "Leave it out" if job.shots else "Name head='linear' or 'mlp', or fine-tune"
         raise SpecError(
             f"augment would change nothing: a {job.recipe.head.family} head is solved on plain "
-            f"examples. Name head='linear' or 'mlp', or fine-tune."
+            f"examples. {how}."
         )
     return job
 
@@ -879,8 +880,9 @@ def evaluate(
     """
     check_known(settings, {"target", "ordered", "voc_base"} | _ON_CPU)
     plan, file = with_settings(TargetPlan(), settings), _file_of(model)
+    usual = {field.name: getattr(TargetPlan(), field.name) for field in fields(TargetPlan)}
     given = {
-        *settings,
+        *(name for name, value in settings.items() if usual.get(name, ...) != value),
         *(["part"] if part != "auto" else []),
         *(["store"] if store != USUAL else []),
     }

@@ -377,6 +377,11 @@ def test_settings_of_evaluate_that_nothing_would_read_are_refused(
         assert hs.evaluate(tmp_path / "said.csv", target="class").n == len(said)
 
 
+def test_evaluate_takes_usual_settings_by_name(fitted: Any) -> None:
+    usual: dict[str, Any] = {"target": "", "ordered": "", "voc_base": 1}
+    assert hs.evaluate(fitted, **usual).n == len(fitted.splits.test)
+
+
 # ------------------------------------------------------------ runs
 @pytest.mark.long
 def test_a_run_is_opened_by_itself_or_its_folder(run: hs.Run, photos: Path, tmp_path: Path) -> None:

@@ -510,6 +510,31 @@ def test_fine_tuning_leaves_the_time_of_a_baseline(
     assert list(run.baselines) == ["scratch:cnn from scratch"]
 
 
+class Enough(Lines):
+    """Stops a phase after its first epoch."""
+
+    def epoch(self, phase: str, number: int, figures: Mapping[str, float]) -> bool | None:
+        super().epoch(phase, number, figures)
+        return phase == "baseline" and number == 1
+
+
+def test_a_baseline_that_a_listener_stops_is_kept_with_a_budget_too(
+    shapes: Path, tmp_path: Path, job: Job
+) -> None:
+    job = replace(job, strategy="extract", baseline="cnn", insights="none")
+    run = hs.train(hs.read(shapes), tmp_path / "run", job, Enough())
+    assert list(run.baselines) == ["scratch:cnn from scratch"]
+
+
+def test_what_was_evaluated_is_not_set_aside_again() -> None:
+    own = Deadline(60)
+    own.after = 30.0
+    own.evaluated(10.0)
+    assert own.after == 10.0
+    own.evaluated(20.0)
+    assert own.after == 10.0
+
+
 def test_a_baseline_that_the_deadline_cuts_off_is_left_out_and_named(
     shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -519,7 +544,7 @@ def test_a_baseline_that_the_deadline_cuts_off_is_left_out_and_named(
     finished(run.folder)
     assert run.baselines == {}
     assert slow.of("baseline")[-1] == "left out: its time is over"
-    assert "was not trained to its end" in (run.folder / "report.html").read_text()
+    assert "The network to compare with is left out" in (run.folder / "report.html").read_text()
     assert run.timings.plan is not None
     (part,) = (part for part in run.timings.plan.parts if part.what == "baseline")
     assert part.seconds > 0

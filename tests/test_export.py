@@ -6,8 +6,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from headstart.base.onnx_nodes import Nodes
 from headstart.base.runtime import Runtime
 from headstart.cli.main import main
 from headstart.exporting import export as exporting
+from headstart.exporting import refitting
 from headstart.exporting.assembling import assembled
 from headstart.exporting.plan import ExportPlan
 from headstart.features.extract import extract
@@ -461,6 +463,33 @@ def test_the_limit_of_distance_of_int8_is_beyond_as_many_rows(refitted: bool, ru
     assert len(made.limits.seen.rows) == len(learned)
     narrow = extract(made.backbone, splits.val, store=None)
     assert (made.limits.distance(narrow.x) > made.limits.far).sum() == len(val) - len(val) // 2 - 1
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Limits whose distance is the feature itself."""
+
+    far: float
+
+    def distance(self, x: Any) -> Any:
+        return np.asarray(x)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "beyond"),
+    [
+        ([1.0, 2.0, 2.2], [1.0, 2.0, 2.05], 1),  # the gap above the limit becomes narrower
+        ([1.0, 2.0, 2.2], [2.0, 4.0, 4.4], 1),
+        ([1.0, 2.0, 2.05], [1.0, 2.0, 3.0], 0),
+    ],
+)
+def test_a_moved_limit_leaves_as_many_rows_beyond(
+    old: list[float], new: list[float], beyond: int
+) -> None:
+    limits: Any = Distances(2.1)
+    tables: Any = [SimpleNamespace(x=distances) for distances in (new, old)]
+    moved = refitting._with_far(limits, tables[0], limits, tables[1])
+    assert (np.asarray(new) > moved.far).sum() == beyond
 
 
 def test_openvino_is_given_prepared_pictures(run: hs.Run, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from headstart.evaluation.few_shots import HeadSpread, few_shots
 from headstart.heads.families import load_head, solve_head
 from headstart.heads.head import Rows
 from headstart.heads.specs import LogisticSpec, MeanSpec, NearestSpec, RidgeSpec
+from headstart.runs import seeds
 from headstart.runs.shots import heads_to_try
 from headstart.specs import Augment, FeatureExtraction, Job
 from headstart.targets.classes import ClassTarget
@@ -272,3 +273,11 @@ def test_numbers_have_no_shots(tmp_path: Path, job: Job) -> None:
     rows = hs.read(pictures(tmp_path, "number", 30))
     with pytest.raises(HeadstartError, match="Shots count the examples of a class, and this data"):
         hs.train(rows, tmp_path / "run", replace(job, backbone="tiny:8"))
+
+
+def test_seeds_do_not_mix_runs_with_a_named_head_and_with_all_heads(shapes: Path) -> None:
+    data, usual = hs.read(shapes), Job(shots=2)
+    named = replace(usual, given=("head",))
+    assert seeds._asked(usual, data) != seeds._asked(named, data)
+    alone = Job(given=("head",))
+    assert seeds._asked(Job(), data) == seeds._asked(alone, data)

@@ -59,9 +59,13 @@ class Deadline:
         """Return whether training may take so many seconds more."""
         return seconds <= self.spare
 
+    def evaluated(self, rest: float) -> None:
+        """Note that the model was evaluated, so that at most `rest` seconds follow a baseline."""
+        self.after = min(self.after, rest)
+
     def share(self, trainings: int) -> None:
-        """Leave equal parts of the time for the later ones of so many trainings, this one among
-        them. A baseline follows each but the last."""
+        """Divide the time that is left equally among so many trainings: the current one and those
+        after it. Each but the last is followed by a baseline, whose time is set aside."""
         if self.active:
             others = trainings - 1
             rest = max(0.0, self.left - self.after - others * self.baseline)

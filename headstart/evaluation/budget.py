@@ -25,6 +25,7 @@ REMEMBERED = 1000  # rows whose features a model keeps, at most
 SAVE_S, REPORT_S, OPEN_S = 3.0, 5.0, 4.0  # what saving, the report and opening a network take
 INSIGHTS = 0.06  # share of the budget for insights and explanations,
 INSIGHTS_S = 2.0, 30.0  # which are at least and at most so many seconds
+AFTER_TEST_S = SAVE_S + REPORT_S + INSIGHTS_S[0]  # what follows once the test rows are predicted
 LEAST_SIDE = 64  # pixels
 HEAD_S = 4e-7  # to choose and fit a head: of a row, a feature and an output
 

@@ -265,7 +265,8 @@ def own_metric(
     """Return a user's own metric with its bootstrap interval.
 
     metric: a function of labels and answers, each (N,), as in `sklearn.metrics`: class names for
-    classes. Resamples for which it is undefined are left out. folds: as for `evaluate`.
+    classes. Resamples for which it is undefined are left out. folds: as for `evaluate`; the range
+    of the metric is not known, so that a widened interval may end beyond it.
     """
     rows = np.flatnonzero(predictions.known)
     columns = predictions.target.columns(predictions.outputs)

@@ -57,7 +57,11 @@ def _with_far(
     within = int((old <= before.far).sum())
     if not 0 < within <= len(new) or not old[within - 1] or not np.isfinite(before.far):
         return limits
-    return replace(limits, far=float(before.far * new[within - 1] / old[within - 1]))
+    low, high = new[within - 1], new[within] if within < len(new) else np.inf
+    far = max(low, before.far * low / old[within - 1])
+    if far >= high:  # a row that was beyond the limit would not be beyond it
+        far = (low + high) / 2 if low < high else low
+    return replace(limits, far=float(far))
 
 
 def _fitted(model: Model, rows: ExportRows, table: FeatureTable) -> Head:

@@ -267,10 +267,10 @@ def cross_validate(spec: HeadSpec, train: FeatureRows, plain: FeatureRows) -> Cr
 
 
 def within_folds(spec: HeadSpec, train: FeatureRows, folds: NDArray[np.int64]) -> HeadSpec:
-    """Return the spec; if it tries only more neighbours than some fold's training rows, with as
-    many as all folds have.
+    """Return the spec to try in folds, with numbers of neighbours that each fold can ask.
 
-    train, folds: of `cross_validate`, whose folds would else have different numbers of neighbours.
+    If even the fewest neighbours are more than the training rows that the largest fold leaves, all
+    folds try as many as these rows. train, folds: of `cross_validate`.
     """
     if not isinstance(spec, NearestSpec):
         return spec

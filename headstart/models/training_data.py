@@ -151,8 +151,8 @@ class TrainingData:
             fresh = Fresh(data, input, arrays, views, threads, MOST_PARTS)
         else:
             fresh = engine_feed(backbone, thawed.cut, data, views, self.context, MOST_PARTS)
-        self._tell_parts(fresh)
         fresh = replace(fresh, seed=settings.seed)
+        self._tell_parts(fresh)
         return fresh, replace(fresh, data=self.splits.val, views=PLAIN, most=0)
 
     def _views_to_draw(self, seed: int) -> Views:

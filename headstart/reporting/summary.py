@@ -125,7 +125,7 @@ def _against(facts: Facts, w: Words) -> list[Markup]:
 
 
 def _no_baseline(facts: Facts, w: Words) -> list[Markup]:
-    """Say that a network to compare with was asked for, and was not trained to its end."""
+    """Say that a network to compare with was asked for, and that its training did not end."""
     names = facts.evaluation.baselines_on_test
     if facts.recipe.baseline == "none" or any(name.endswith(tuple(SUFFIXES)) for name in names):
         return []

@@ -175,7 +175,8 @@ def _side(job: Job, run: PreparedRun) -> int:
 def _size(state: RunState, run: PreparedRun, parts: RunParts) -> RunSize:
     job, card, splits = state.job, run.start.backbone.card, parts.whole
     views, target = job.spec.views, splits.train.target
-    heads = len(heads_to_try(job.recipe.head, target)) if parts.draws else 0
+    named = "head" in job.given
+    heads = len(heads_to_try(job.recipe.head, target, named=named)) if parts.draws else 0
     return RunSize(
         train=len(splits.train),
         val=len(splits.val),

@@ -27,6 +27,7 @@ from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.folds import RunParts
 from headstart.data.splits import Splits
 from headstart.data.survey import Survey
+from headstart.evaluation.budget import AFTER_TEST_S
 from headstart.evaluation.evaluation import (
     Estimate,
     Evaluation,
@@ -257,7 +258,7 @@ def _finish(
     """
     splits, candidates = learned.splits, learned.fitted.made
     on_val = {
-        name: evaluate(c.val, groups=_groups_of_boxes(splits, c.val))
+        name: evaluate(c.val, groups=_units_of_boxes(splits, c.val))
         for name, c in candidates.items()
     }
     _tell_kept(state, learned, on_val)
@@ -321,6 +322,7 @@ def _tested(state: RunState, learned: LearnedRun) -> TestedRun:
     with state.clock("evaluation"):
         table = _of_shipped(state, learned, learned.splits.test, "evaluation")
         test = model.predict_table(table)
+    state.context.deadline.evaluated(AFTER_TEST_S)
     others = baselines(state, learned.prepared.baseline, learned.splits)
     effects = cache(partial(limit_effects, model.limits, test, table.x))
     return TestedRun(learned, test, effects, others)
@@ -508,7 +510,7 @@ def _evaluated(
     """
 
     def judged(some: Predictions, folds: bool = False) -> Evaluation:
-        target, groups = learned.shipped.model.target, _groups_of_boxes(learned.splits, some)
+        target, groups = learned.shipped.model.target, _units_of_boxes(learned.splits, some)
         return evaluate(some, fitted=target, groups=groups, folds=folds)
 
     return RunEvaluation(
@@ -522,9 +524,9 @@ def _evaluated(
     )
 
 
-def _groups_of_boxes(splits: Splits, predictions: Predictions) -> tuple[str, ...]:
-    """Return a name for each row with boxes, the same for rows that belong together; () for other
-    targets, most of whose figures have no bootstrap over groups."""
+def _units_of_boxes(splits: Splits, predictions: Predictions) -> tuple[str, ...]:
+    """Return a name for each row with boxes; () for other targets, most of whose figures have no
+    bootstrap over groups. Rows of a group, and copies, which the split kept together, share it."""
     return splits.groups_of(predictions.ids) if predictions.target.listing else ()
 
 

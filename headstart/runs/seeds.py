@@ -15,6 +15,7 @@ from headstart.base.values import Record, Settings, fingerprint, read_value
 from headstart.data.dataset import Dataset, LeftOut
 from headstart.data.findings import Findings
 from headstart.evaluation.evaluation import Evaluation, decimals, evaluate
+from headstart.heads.specs import LogisticSpec
 from headstart.reporting.run_files import RunEvaluation, RunRecipe
 from headstart.runs.folder import changed_files, first_few, is_finished, recorded_digests
 from headstart.runs.job import AUTO, Job
@@ -229,6 +230,8 @@ def _asked(job: Job, data: Dataset) -> Settings:
     asked = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in BESIDE}
     usual = {name: getattr(Job(), name) for name in LATER}
     asked = {name: value for name, value in asked.items() if usual.get(name, ...) != value}
+    if job.shots and "head" in job.given and job.recipe.head.family == LogisticSpec.family:
+        asked["head_named"] = True  # else other heads are tried beside it
     if job.tta == "none":  # earlier versions, whose folders are gone on with, had no such setting
         del asked["tta"]
     return Settings(_seedless(Settings.of(asked | {"rows": named}).values))
@@ -300,7 +303,7 @@ def _check_examples(first: Path, folder: Path) -> None:
 
 def _settings(recipe: RunRecipe) -> Any:
     """Return the requested settings of a recipe without results, which may depend on the seed."""
-    asked = {f.name for f in fields(Job)} | {"data"}
+    asked = {f.name for f in fields(Job)} | {"data", "head_named"}
     plain = {k: v for k, v in recipe.to_plain().items() if k in asked}
     tuned = dict(plain["finetune"] or {})
     tuned.pop("cut_precision", None)  # "auto" is resolved by the free disk space
@@ -337,11 +340,16 @@ def _read(folder: Path) -> Iterator[None]:
 
 
 def _test(folder: Path) -> Evaluation:
-    """Evaluate a run from its predictions.csv, which restores its scores exactly."""
+    """Evaluate a run from its predictions.csv, which restores its scores exactly.
+
+    Of boxes the recorded figures are taken: their intervals draw groups, which that file lacks.
+    """
     with _read(folder):
         there = read_value(folder / "evaluation.json", RunEvaluation)
-        said = read_predictions(predictions_file(folder), there.test.target)
-        return evaluate(said, fitted=there.test.target, folds=bool(there.folds))
+        if there.test.target.listing:
+            return there.test
+        predictions = read_predictions(predictions_file(folder), there.test.target)
+        return evaluate(predictions, fitted=there.test.target, folds=bool(there.folds))
 
 
 def _left_out(folder: Path) -> tuple[LeftOut, ...]:

@@ -402,7 +402,7 @@ def _from_scratch(
         spec = replace(state.job.spec, finetune=baseline_settings(state.job), tta="none")
         train = partial(from_scratch, spec, untrained, splits, state.context, "baseline")
         result = None if deadline.late else train()
-        if result is None or (deadline.active and "stopped_after" in result.chosen):
+        if result is None or "stopped_by" in result.chosen:
             state.tell("baseline", "left out: its time is over")
             return {}
         predictions = result.model.predict_table(state.features(result.model, splits.test))

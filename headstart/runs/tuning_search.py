@@ -149,7 +149,7 @@ def _asked(
     trials: "TuningTrials", job: Job, ranges: list[list[Setting]], fixed: Mapping[str, Setting]
 ) -> dict[str, Any]:
     """Return all that decides the results of trials, by the words of a message."""
-    rows = [
+    rows = [  # not `Dataset.decisive`: searches of earlier versions keep their fingerprint
         (p.ids, p.labels, [content.file for content in p.contents], *p.counting)
         for p in (trials.splits.train, trials.splits.val)
     ]

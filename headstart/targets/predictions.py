@@ -288,13 +288,12 @@ def read_predictions(
 ) -> Predictions:
     """Read predictions from a file of `write_predictions` or of another tool, columns in any order.
 
-    target: the name of another kind is enough if the columns show the rest. ordered: of grades,
-    their names from the lowest on, as in TargetPlan; "" for that of the columns. None is classes,
-    whose
+    target: the name of another kind is enough if the columns show the rest; None is classes, whose
     columns are path, label (empty if unknown), predicted, and score:CLASS for each class. Scores or
     `predicted` may be missing: `predicted` is then the class of the highest score, and without
     scores the classes are the names in the rows, sorted. Names are normalized like a manifest's
-    labels (`cells.as_text`).
+    labels (`cells.as_text`). ordered: of grades, their names from the lowest on, as in TargetPlan;
+    "" for the order of the columns.
 
     Raises DataError, with the row number from 1, for a file without this format.
     """

@@ -110,7 +110,8 @@ class ResultsFile:
     def add(self, item: Any) -> None:
         id, label = str(item["image_id"]), str(item.get("category_name", item["category_id"]))
         if id not in self.rows:
-            which = "several pictures" if id in self.alike else "no picture"
+            name = next(iter(_parts(id)[-1:]), id)
+            which = "several pictures" if len(self.alike.get(name, ())) > 1 else "no picture"
             raise DataError(f"its image_id {id} is that of {which} of the data")
         if label not in self.labels:
             raise DataError(f"its category_id {label} is that of no class of the data")
