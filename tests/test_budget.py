@@ -445,6 +445,7 @@ class Slow(Lines):
 QUICK = Paces(0.001, 0.001, 1.0, step=0.001)
 
 
+@pytest.mark.long
 def test_folds_are_not_refitted_where_the_plan_has_no_refit(
     shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,6 +460,7 @@ def test_folds_are_not_refitted_where_the_plan_has_no_refit(
     assert finished(run.folder)["refit"] is False
 
 
+@pytest.mark.long
 def test_slow_folds_leave_the_time_of_the_saved_model(
     shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -554,6 +556,7 @@ IN_FOLDS = "left out: it was not trained to its end in every fold"
 OVER = "left out: its time is over"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("more", "phase", "told"),
     [
@@ -583,6 +586,7 @@ class FullDisk(At):
             raise OSError(28, "No space left on device")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("phase", ["finetune", "refit"])
 def test_a_phase_that_the_deadline_cut_off_goes_on_when_its_run_does(
     shapes: Path, tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch, phase: str

@@ -274,6 +274,7 @@ def test_a_finished_fold_of_other_settings_is_not_taken(
     assert (broken / name).read_bytes() == (fresh / name).read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("first", "then"),
     [

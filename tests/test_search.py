@@ -409,6 +409,7 @@ def test_a_stopped_run_keeps_its_choice(
     assert len(two_nets) == 1
 
 
+@pytest.mark.long
 def test_a_stopped_run_searches_again_for_other_rows_and_settings(
     shapes: Path, tmp_path: Path, two_nets: list[tuple[str, ...]]
 ) -> None:
