@@ -7,6 +7,7 @@ from headstart.base.errors import DataError, SpecError
 from headstart.data.boxes.results import read_results
 from headstart.evaluation.evaluation import Evaluation, evaluate
 from headstart.modalities.reading import read_as
+from headstart.runs.judging import groups_of_boxes
 from headstart.targets.plan import TargetPlan
 from headstart.targets.predictions import Predictions
 
@@ -33,7 +34,6 @@ def judge_detections(
     rows = [i for i, own in enumerate(data.parts or ("",) * len(data)) if asked in (own, "all")]
     if not rows:
         raise DataError(f"There must be {asked} rows to judge by, and {source} has none.")
-    every = Predictions(data.ids, answers, data.y, data.target)
-    groups = [data.groups[i] or data.ids[i] for i in rows] if data.groups else ()
-    judged = evaluate(every.take(rows), groups=groups, resamples=RESAMPLES)
+    found = Predictions(data.ids, answers, data.y, data.target).take(rows)
+    judged = evaluate(found, groups=groups_of_boxes(found, data), resamples=RESAMPLES)
     return replace(judged, left_out=left_out)

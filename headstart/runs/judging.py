@@ -78,14 +78,14 @@ def judge(
             f"There is nothing to judge by: none of {n:,} {rows.data.noun} can be read."
         )
     lost = (*rows.data.left_out, *rows.left_out, *table.left_out, *strangers)
-    groups = _groups_of_boxes(predictions, rows.data)
+    groups = groups_of_boxes(predictions, rows.data)
     evaluation = evaluate(predictions, fitted=model.target, groups=groups)
     limits = model.limits
     conformal = conformal_coverage(limits.alpha, limits, predictions) if limits.alpha else None
     return JudgedModel(evaluation, predictions, lost, conformal)
 
 
-def _groups_of_boxes(predictions: Predictions, data: Dataset) -> tuple[str, ...]:
+def groups_of_boxes(predictions: Predictions, data: Dataset) -> tuple[str, ...]:
     """Return the name of each row's group in data with boxes, its own id without one; () for other
     targets, most of whose figures have no bootstrap over groups."""
     if not (data.groups and predictions.target.listing):
